@@ -1,0 +1,1 @@
+"""Declarative rules that rewrite a message and record every change."""

@@ -1,0 +1,1 @@
+"""UDP, TCP and TLS transports, the connection pool and the resolver (asyncio)."""
