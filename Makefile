@@ -1,0 +1,80 @@
+# Needs only make, bash and Python 3.11 or later with venv and pip. Everything goes into .venv.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PYTEST_ARGS ?=
+
+# The interpreter that .venv is made with, for example `make install PYTHON=python3.12`. Empty: the first one that fits.
+PYTHON ?=
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(VENV)/.installed ## Make .venv with Trunkline and the locked versions of what it needs
+
+.PHONY: dev
+dev: $(VENV)/.installed-dev ## The same, with what tests and linters need
+
+.PHONY: demo
+demo: install ## Install, then place calls through Trunkline between two simulated neighbours
+	@$(BIN)/trunkline demo
+
+.PHONY: test
+test: dev system-tools ## Everything that CI runs: system tools, linters, types, tests
+	@$(MAKE) --no-print-directory check
+
+.PHONY: check
+check: lint pytest ## Linters, types and tests, with the system tools that are there
+
+.PHONY: pytest
+pytest: dev ## Tests alone; arguments by PYTEST_ARGS
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: dev ## Linters and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: fmt
+fmt: dev ## Format the code and repair what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: system-tools
+system-tools: ## SIPp, sipsak and tshark by apt where root; says what is missing otherwise
+	@scripts/system-tools
+
+.PHONY: lock
+lock: ## Write the lock files anew (maintainers; needs uv; LOCK_ARGS=--upgrade for newer versions)
+	@scripts/lock $(LOCK_ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find proxy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps lie inside .venv, so a new .venv is filled anew.
+$(VENV)/.installed: $(BIN)/python pyproject.toml requirements/runtime.lock requirements/build.lock
+	@echo "Installing Trunkline into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements/runtime.lock -r requirements/build.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(BIN)/python:
+	@python="$$(scripts/find-python $(PYTHON))"; \
+	echo "Making $(VENV) with $$python ($$($$python -V)) ..."; \
+	$$python -m venv --clear $(VENV)

@@ -1,0 +1,1 @@
+"""Benchmarks of the hot paths; run by hand, on a quiet machine."""
