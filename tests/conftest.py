@@ -1,0 +1,43 @@
+"""What every test may use: the independent SIP tools of the system."""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+_MISSING = "missing tool: "
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """A function that takes a program's name (``"sipp"``) and returns its path.
+
+    Where the program is missing the test is skipped, and the summary of the run says so; with ``CI`` set in the
+    environment it fails instead. ``make system-tools`` installs the programs.
+    """
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+        if os.environ.get("CI", "") not in ("", "0", "false"):
+            pytest.fail(f"{_MISSING}{name} (CI must have it: see scripts/system-tools)", pytrace=False)
+        pytest.skip(f"{_MISSING}{name}")
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tools that were missing, and how many tests did not run for it."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        _, found, tool = reason.partition(_MISSING)
+        if found:
+            counts[tool] += 1
+    if counts:
+        names = ", ".join(f"{tool} ({count} tests)" for tool, count in sorted(counts.items()))
+        terminalreporter.section("TOOLS MISSING", sep="!", red=True, bold=True)
+        terminalreporter.line(f"Skipped for lack of: {names}. `make system-tools` installs them (as root).", red=True)
