@@ -1,0 +1,109 @@
+"""What the stack is told at start: immutable values, made by `settings` from environment, file and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy.rewrite.engine import RuleSet
+from proxy.sip.uri import Uri
+from proxy.transaction.timers import TimerSettings
+
+__all__ = ["AttemptPlan", "Network", "RetryPolicy", "StackConfig", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where calls go: a name for people and the URI that becomes the Request-URI of leg B."""
+
+    name: str
+    uri: Uri
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlan:
+    """What one attempt uses; None takes what the first attempt used."""
+
+    rules: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a rejected INVITE is tried again, how often, and with what.
+
+    Attributes:
+        statuses: final statuses worth another attempt.
+        on_transport_failure: whether a target that can't be reached is worth another attempt.
+        on_timeout: whether an INVITE without any final answer in `answer_timeout_s` is.
+        max_attempts: attempts in all, the first one included.
+        answer_timeout_s: how long one attempt may go without a provisional or final answer other than 100.
+        deadline_s: from the caller's INVITE on, the time after which no new attempt starts and a running one without
+            an answer ends.
+        backoff_initial_s, backoff_factor, backoff_max_s: the wait before attempt 2, its growth, its ceiling.
+        jitter: share of the wait that is random, 0 to 1.
+        attempts: per attempt what it uses; attempts past its end use the last entry.
+    """
+
+    statuses: frozenset[int] = frozenset((400, 408, 500, 502, 503, 504))
+    on_transport_failure: bool = True
+    on_timeout: bool = True
+    max_attempts: int = 4
+    answer_timeout_s: float = 8.0
+    deadline_s: float = 25.0
+    backoff_initial_s: float = 0.2
+    backoff_factor: float = 2.0
+    backoff_max_s: float = 2.0
+    jitter: float = 0.2
+    attempts: tuple[AttemptPlan, ...] = (AttemptPlan(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A range of addresses as integers, so that a check costs two comparisons."""
+
+    version: int
+    first: int
+    last: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """All that the stack needs to know.
+
+    Attributes:
+        targets: by name, in order; the first one is the default.
+        rules: rule sets by name.
+        default_rules: the rule set of the first attempt.
+        allow: source ranges that may call; empty admits nobody.
+        refuse_strangers: answer 403 to other sources instead of silence.
+        codecs: the safe codec set in its order, which rules name as `safe`.
+        crypto_suites: the SDES suites that rules name as `safe`.
+        public_address: the address that replaces private ones in SDP origin lines and identity headers.
+        retry: the retry policy.
+        timers: T1, T2, T4.
+        ring_timeout_s: how long a call may ring before it is given up with 408.
+        max_calls: calls in progress above which INVITEs get 503.
+        retry_after_s: the Retry-After that such a 503 carries.
+        user_agent: the User-Agent and Server value.
+        call_id_header, attempt_header: the names of the headers that tell a webhook consumer our call id and the
+            attempt number.
+    """
+
+    targets: Mapping[str, Target]
+    rules: Mapping[str, RuleSet]
+    default_rules: str
+    allow: tuple[Network, ...]
+    refuse_strangers: bool = False
+    codecs: tuple[str, ...] = ("PCMU", "PCMA", "telephone-event")
+    crypto_suites: tuple[str, ...] = ("AES_CM_128_HMAC_SHA1_80",)
+    public_address: str = "127.0.0.1"
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timers: TimerSettings = field(default_factory=TimerSettings)
+    ring_timeout_s: float = 180.0
+    max_calls: int = 10_000
+    retry_after_s: int = 5
+    user_agent: str = "Trunkline"
+    call_id_header: str = "X-Trunkline-Call-ID"
+    attempt_header: str = "X-Trunkline-Attempt"

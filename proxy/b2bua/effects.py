@@ -1,0 +1,61 @@
+"""What the stack wants done in the world: plain values that the runtime performs in order."""
+
+from __future__ import annotations
+
+from proxy.audit.records import Event
+from proxy.sip.flow import Flow, Hop
+from proxy.sip.uri import Uri
+
+__all__ = ["CloseFlow", "Effect", "Open", "Record", "Resolve", "Send"]
+
+
+class Send:
+    """Write bytes to a flow."""
+
+    __slots__ = ("data", "flow")
+
+    def __init__(self, flow: Flow, data: bytes) -> None:
+        self.flow = flow
+        self.data = data
+
+
+class Resolve:
+    """Find the hops of a URI (RFC 3263); answer with `Stack.resolved` or `Stack.resolve_failed`."""
+
+    __slots__ = ("token", "uri")
+
+    def __init__(self, token: int, uri: Uri) -> None:
+        self.token = token
+        self.uri = uri
+
+
+class Open:
+    """Give a flow to a hop, a kept one where there is one; answer with `Stack.flow_opened` or `Stack.flow_failed`."""
+
+    __slots__ = ("hop", "token")
+
+    def __init__(self, token: int, hop: Hop) -> None:
+        self.token = token
+        self.hop = hop
+
+
+class CloseFlow:
+    """Close a connection after what was sent on it has left."""
+
+    __slots__ = ("flow", "why")
+
+    def __init__(self, flow: Flow, why: str) -> None:
+        self.flow = flow
+        self.why = why
+
+
+class Record:
+    """Hand an event to the sinks."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+
+Effect = Send | Resolve | Open | CloseFlow | Record

@@ -1,0 +1,160 @@
+"""A message on its way from one leg to the other: every edit is recorded as it is made, so none can be made in secret."""
+
+from __future__ import annotations
+
+from proxy.audit.records import Change
+from proxy.sdp.editor import Editor
+from proxy.sdp.session import Session
+from proxy.sip.message import Header, Message, Request, Response
+
+__all__ = ["Draft"]
+
+
+class Draft:
+    """A mutable copy of a message's lines with the record of its edits.
+
+    Attributes:
+        method: for requests the method, for responses that of their CSeq.
+        uri: the Request-URI; "" for a response.
+        status: the status code; 0 for a request.
+        reason: the reason phrase of a response.
+        headers: the header fields as they stand now. Change them only through the methods.
+        changes: what was done so far, in order (`audit.records.replay` applies it).
+        step: who is at work; stands in each recorded change. Set it before editing.
+    """
+
+    __slots__ = ("_body", "_editor", "_session", "changes", "headers", "method", "reason", "start_line", "status", "step", "uri")
+
+    def __init__(self, message: Message) -> None:
+        self.start_line = message.start_line
+        self.headers: list[Header] = list(message.headers)
+        self._body = message.body
+        self._session: Session | None = None
+        self._editor: Editor | None = None
+        self.changes: list[Change] = []
+        self.step = "builtin:none"
+        self.uri = ""
+        self.status = 0
+        self.reason = ""
+        if isinstance(message, Request):
+            self.method = message.method
+            self.uri = message.uri
+        else:
+            assert isinstance(message, Response)
+            self.status = message.status
+            self.reason = message.reason
+            self.method = message.cseq.method
+
+    def find(self, key: str) -> Header | None:
+        """The first header field with this key, or None."""
+        for item in self.headers:
+            if item.key == key:
+                return item
+        return None
+
+    def positions(self, key: str) -> list[int]:
+        """Where the header fields with this key stand now."""
+        return [at for at, item in enumerate(self.headers) if item.key == key]
+
+    def set_uri(self, uri: str) -> None:
+        """Set the Request-URI."""
+        if uri != self.uri:
+            self.uri = uri
+            self._set_start_line(f"{self.method} {uri} SIP/2.0")
+
+    def set_status(self, status: int, reason: str) -> None:
+        """Set status code and reason phrase of a response."""
+        if (status, reason) != (self.status, self.reason):
+            self.status, self.reason = status, reason
+            self._set_start_line(f"SIP/2.0 {status} {reason}")
+
+    def _set_start_line(self, line: str) -> None:
+        if line != self.start_line:
+            self.changes.append(Change(self.step, "start-line", 0, self.start_line, line))
+            self.start_line = line
+
+    def insert(self, index: int, item: Header) -> None:
+        """Insert a header field before the one at `index`."""
+        self.changes.append(Change(self.step, "header", index, None, item.line))
+        self.headers.insert(index, item)
+
+    def append(self, item: Header) -> None:
+        """Add a header field at the end."""
+        self.changes.append(Change(self.step, "header", len(self.headers), None, item.line))
+        self.headers.append(item)
+
+    def remove(self, index: int) -> None:
+        """Remove the header field at `index`."""
+        self.changes.append(Change(self.step, "header", index, self.headers[index].line, None))
+        del self.headers[index]
+
+    def replace(self, index: int, item: Header) -> None:
+        """Put another header field in the place of the one at `index`; nothing is recorded when the line is the same."""
+        before = self.headers[index]
+        if before.line != item.line:
+            self.changes.append(Change(self.step, "header", index, before.line, item.line))
+        self.headers[index] = item
+
+    def remove_all(self, key: str) -> None:
+        """Remove every header field with this key."""
+        for at in range(len(self.headers) - 1, -1, -1):
+            if self.headers[at].key == key:
+                self.remove(at)
+
+    @property
+    def session(self) -> Session | None:
+        """The SDP of the body as it stands now, or None when the body is no SDP. Raises SdpError.
+
+        A body counts as SDP by its Content-Type, or, lacking one, by how it begins (OpenAI's 200 has none).
+        """
+        if self._session is None and self.has_sdp():
+            self._session = Session.parse(self._body)
+        return self._session
+
+    def has_sdp(self) -> bool:
+        """Whether the body is SDP, by its Content-Type or, lacking one, by its first bytes."""
+        if not self._body:
+            return False
+        item = self.find("content-type")
+        if item is None:
+            return self._body.startswith(b"v=0")
+        return item.value.partition(";")[0].strip().lower() == "application/sdp"
+
+    @property
+    def sdp(self) -> Editor | None:
+        """The editor of the body's SDP, or None when the body is no SDP. Raises SdpError."""
+        if self._editor is None:
+            session = self.session
+            if session is None:
+                return None
+            if not session.is_canonical:
+                canonical = "".join([f"{line}\r\n" for line in session.lines])
+                before = self._body.decode("utf-8", "surrogateescape")
+                self.changes.append(Change(self.step, "body", 0, before, canonical))
+            self._editor = Editor(session, self._record_sdp)
+        return self._editor
+
+    def _record_sdp(self, index: int, before: str | None, after: str | None) -> None:
+        self.changes.append(Change(self.step, "sdp", index, before, after))
+
+    @property
+    def body(self) -> bytes:
+        """The body as it stands now."""
+        if self._editor is None or self._session is None:
+            return self._body
+        return self._session.serialize()
+
+    def set_body(self, body: bytes) -> None:
+        """Replace the whole body."""
+        before = self.body
+        if body != before:
+            old, new = before.decode("utf-8", "surrogateescape"), body.decode("utf-8", "surrogateescape")
+            self.changes.append(Change(self.step, "body", 0, old, new))
+        self._body = body
+        self._session = self._editor = None
+
+    def finish(self) -> Request | Response:
+        """The message as it stands now."""
+        if self.status:
+            return Response(self.status, self.reason, self.headers, self.body, self.start_line)
+        return Request(self.method, self.uri, self.headers, self.body, self.start_line)
