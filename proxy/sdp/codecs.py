@@ -1,6 +1,6 @@
 """Codecs of an RTP stream: the static payload types, how names match, and which codecs may stay beside which."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 # RFC 3551 tables 4 and 5, by payload type: encoding name, clock rate in Hz, channels.
@@ -156,14 +156,14 @@ class Codec:
 
     def matches_any(self, names: Iterable[str]) -> bool:
         """Tell whether one of `names` (forms of `matches`) is this codec."""
-        return any([self.matches(name) for name in names])
+        return any(self.matches(name) for name in names)
 
     def carried_payloads(self) -> list[str]:
         """The payload types that this format carries for others: RED's (RFC 2198 5) and rtx's (RFC 4588 8.6)."""
         if self.fmtp is None:
             return []
         if self._lower == "red":
-            return self.fmtp.strip().split("/")
+            return [part.strip() for part in self.fmtp.split("/")]
         if self._lower == "rtx":
             return [part[4:] for part in _parameters(self.fmtp) if part.startswith("apt=")]
         return []
@@ -177,16 +177,16 @@ def _parameters(fmtp: str) -> list[str]:
     return [part.strip() for part in fmtp.split(";")]
 
 
-def renumber_fmtp(codec: Codec, numbers: dict[str, str]) -> str | None:
-    """`codec.fmtp` with the payload types it speaks of (RED, rtx) replaced as `numbers` says."""
-    if codec.fmtp is None or not codec.carried_payloads():
-        return codec.fmtp
-    if codec.name.lower() == "red":
-        return "/".join([numbers.get(payload, payload) for payload in codec.fmtp.strip().split("/")])
-    return ";".join(
-        [f"apt={numbers.get(part[4:], part[4:])}" if part.startswith("apt=") else part
-         for part in _parameters(codec.fmtp)]
-    )
+def renumber_fmtp(codec: Codec, fmtp: str, numbers: Mapping[str, str]) -> str:
+    """`fmtp`, parameters of `codec`, with the payload types it speaks of (RED, rtx) replaced as `numbers` says."""
+    lower = codec.name.lower()
+    if lower == "red":
+        return "/".join([numbers.get(part.strip(), part) for part in fmtp.split("/")])
+    if lower == "rtx":
+        parts = _parameters(fmtp)
+        changed = [f"apt={numbers.get(part[4:], part[4:])}" if part[:4] == "apt=" else part for part in parts]
+        return fmtp if changed == parts else ";".join(changed)
+    return fmtp
 
 
 def static_codec(payload: int) -> tuple[str, int, int] | None:
@@ -196,7 +196,7 @@ def static_codec(payload: int) -> tuple[str, int, int] | None:
 
 def has_primary(codecs: Iterable[Codec]) -> bool:
     """Tell whether one of `codecs` can carry voice alone."""
-    return any([codec.is_primary for codec in codecs])
+    return any(codec.is_primary for codec in codecs)
 
 
 def keep(codecs: Sequence[Codec], names: Sequence[str]) -> list[Codec]:
@@ -234,5 +234,9 @@ def _fitting(codecs: list[Codec]) -> list[Codec]:
             stays = True
         if stays:
             kept.append(codec)
-    payloads = {str(codec.payload) for codec in kept}
-    return [codec for codec in kept if payloads.issuperset(codec.carried_payloads())]
+    while True:  # one that goes may itself have been carried
+        payloads = {str(codec.payload) for codec in kept}
+        left = [codec for codec in kept if payloads.issuperset(codec.carried_payloads())]
+        if len(left) == len(kept):
+            return kept
+        kept = left
