@@ -65,15 +65,15 @@ class Editor:
 
     def replace(self, i: int, line: str) -> None:
         """Put `line` in place of the line at `i`. Raises ValueError for no such line or a line that may not be."""
-        self._edit(i, self._line_at(i), line)
+        self.edit(i, self._line_at(i), line)
 
     def insert(self, i: int, line: str) -> None:
         """Insert `line` before the line at `i`; `i` may be the number of lines. Raises ValueError."""
-        self._edit(i, None, line)
+        self.edit(i, None, line)
 
     def remove(self, i: int) -> None:
         """Remove the line at `i`. Raises ValueError."""
-        self._edit(i, self._line_at(i), None)
+        self.edit(i, self._line_at(i), None)
 
     def _line_at(self, i: int) -> str:
         lines = self.session.lines
@@ -81,7 +81,8 @@ class Editor:
             raise ValueError(f"no line {i} in an SDP of {len(lines)} lines")
         return lines[i]
 
-    def _edit(self, i: int, before: str | None, after: str | None) -> None:
+    def edit(self, i: int, before: str | None, after: str | None) -> None:
+        """Make one edit as it would be recorded: `before` None inserts, `after` None removes. Raises ValueError."""
         if before == after:
             return
         self.session.apply(i, before, after)
@@ -94,7 +95,7 @@ class Editor:
         while i < end:
             line = self.session.lines[i]
             changed = change(line)
-            self._edit(i, line, changed)
+            self.edit(i, line, changed)
             if changed is None:
                 end -= 1
             else:
@@ -167,7 +168,7 @@ class Editor:
             and (formats is None or list(formats) == media.formats)
         )
         if not unchanged:
-            self._edit(media.start, media.line, media.line_with(port, protocol, formats))
+            self.edit(media.start, media.line, media.line_with(port, protocol, formats))
 
     def add_rtpmap(self, index: int, payload: int, rtpmap: str) -> None:
         """Add `a=rtpmap:<payload> <rtpmap>` to media section `index`, in the order of the m= line.

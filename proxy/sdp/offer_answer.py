@@ -115,9 +115,10 @@ def map_answer(answer: Session, sent_offer: Session, original_offer: Session, re
     and payload numbers, the rtpmaps that are missing, a direction that fits, and leg A's tag in a=crypto; formats that
     leg A did not offer go, and m-lines that it did not offer too.
 
-    `answer` is left as it is; `record` gets each edit as from an Editor, once all are made. An answer that already fits is returned equal
-    and nothing is recorded. Raises NoCommonCodec when an accepted audio stream is left without a codec of leg A's, and
-    SdpError when one is left without any format, has keys of a kind or suite that leg A cannot use, or none.
+    `answer` is left as it is; `record` gets each edit as from an Editor, once all are made. An answer that already
+    fits is returned equal and nothing is recorded. Raises NoCommonCodec when an accepted audio stream is left without a
+    codec of leg A's, and SdpError when one is left without any format, has keys of a kind or suite that leg A cannot
+    use, or none.
     """
     result = answer.copy()
     edits: list[tuple[int, str | None, str | None]] = []
@@ -140,6 +141,19 @@ def map_answer(answer: Session, sent_offer: Session, original_offer: Session, re
     for edit in edits:
         record(*edit)
     return result
+
+
+def edit_answer(editor: Editor, sent_offer: Session, original_offer: Session) -> None:
+    """Do what `map_answer` does to the Session of `editor`, in place. When it raises SdpError, nothing was changed."""
+    edits: list[tuple[int, str | None, str | None]] = []
+    map_answer(
+        editor.session,
+        sent_offer,
+        original_offer,
+        lambda index, before, after: edits.append((index, before, after)),
+    )
+    for edit in edits:
+        editor.edit(*edit)
 
 
 def _pair(parts: Sequence[Media], whole: Sequence[Media]) -> dict[int, int]:
