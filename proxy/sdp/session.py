@@ -76,7 +76,10 @@ def check_line(line: str) -> None:
     if "\r" in line or "\n" in line or "\0" in line:
         raise ValueError("an SDP line holds no line break and no NUL")
     if not line.isascii():
-        line.encode("utf-8", "surrogateescape")
+        try:
+            line.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ValueError("an SDP line holds a character that UTF-8 cannot carry") from None
     if line[0] == "m":
         try:
             parse_media_line(line)
@@ -253,7 +256,12 @@ class Session:
         is_canonical = False
         if not lines[-1]:
             lines.pop()
-            is_canonical = text.count("\n") == text.count("\r") == len(lines) and "" not in lines
+            is_canonical = (
+                text.count("\n") == text.count("\r") == len(lines)
+                and "" not in lines
+                and "\n " not in text  # a line of spaces, maybe
+                and "\n\t" not in text
+            )
         if not is_canonical:
             text = text.rstrip("\0").replace("\r\n", "\n").replace("\r", "\n")
             lines = [line for line in text.split("\n") if line.strip(" \t")]
