@@ -1,0 +1,194 @@
+"""Takes phone numbers and secrets out of SIP and SDP text, and leaves all that a fault is found by.
+
+Numbers: the first digits (at most four) and the last two stay, the rest become stars: `+15550100002` is written as
+`+1555*****02`. The same number always looks the same. Masked are the user parts of `sip:`, `sips:` and `tel:` URIs
+that are phone numbers, display names, numbers in international form (`+…`) anywhere in a header value, and all digits
+of headers that say by their name that they hold a number. Left alone: Call-ID, Via, CSeq, tags, branches, SDP session
+ids, ports and Twilio's SIDs.
+
+Secrets: SRTP keys, `k=` lines, ICE passwords, passwords in URIs, digest responses, other credentials, Identity tokens,
+and headers that say by their name that they hold a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.sip.message import canonical_key, is_token
+
+__all__ = ["HIDDEN", "Redaction", "mask_line", "mask_number", "mask_text"]
+
+HIDDEN: Final = "****"
+
+_MIN_DIGITS: Final = 7
+_HEAD_DIGITS: Final = 4
+_TAIL_DIGITS: Final = 2
+_MIN_HIDDEN: Final = 5
+
+_OPAQUE: Final = frozenset(
+    """
+    call-id via cseq max-forwards content-length content-type in-reply-to replaces session-id user-agent server rack
+    x-twilio-callsid x-twilio-accountsid date timestamp allow supported require
+    """.split()
+)
+_NAMED_ADDRESSES: Final = frozenset(
+    """
+    from to contact p-asserted-identity p-preferred-identity p-called-party-id remote-party-id diversion history-info
+    refer-to referred-by reply-to route record-route path
+    """.split()
+)
+_CREDENTIALS: Final = frozenset(("authorization", "proxy-authorization"))
+_CHALLENGES: Final = frozenset(("www-authenticate", "proxy-authenticate", "authentication-info"))
+_NUMBER_WORDS: Final = ("number", "phone", "caller", "callee", "msisdn", "dnis", "ani")
+_SECRET_WORDS: Final = ("secret", "password", "token", "signature", "api-key", "apikey", "auth-key")
+
+_USER: Final = re.compile(r"\b(sips?:)([^@\s<>\",:;]*)((?:;[^@\s<>\",:]*)?)(:[^@\s<>\",;]*)?(?=@)", re.IGNORECASE)
+_TEL: Final = re.compile(r"\b(tel:)((?:\+|%2B)?[0-9*#.()\-]+)", re.IGNORECASE)
+_PHONE_USER: Final = re.compile(r"(?:\+|%2B)?[0-9*#][0-9*#.()\-]*\Z", re.IGNORECASE)
+_INTERNATIONAL: Final = re.compile(r"(?<![0-9A-Za-z+/])(?<!tag=)(?<!branch=)(?:\+|%2B)[0-9](?:[ .()\-]{0,2}[0-9])+")
+_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])\+?[0-9](?:[ .()\-]{0,2}[0-9])+(?![A-Za-z])")
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BARE_DISPLAY: Final = re.compile(r"(?:(?<=:)|(?<=,)|\A)\s*[^<>\",:;@]*(?=<)")
+
+_INLINE: Final = re.compile(r"(\binline:)[^|\s;]+", re.IGNORECASE)
+_DIGEST: Final = re.compile(r"\b(response|cnonce|rspauth)(\s*=\s*)(\"[^\"]*\"?|[^\s,;\"]+)", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(\s*)(\S+)(\s+)(.*)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What is masked in logs."""
+
+    mask_numbers: bool = True
+    mask_secrets: bool = True
+
+
+def mask_text(text: str, settings: Redaction) -> str:
+    """Mask a whole message, several lines or one, or a plain value; line ends and the number of lines stay."""
+    if not (settings.mask_numbers or settings.mask_secrets):
+        return text
+    if "\n" not in text:
+        return mask_line(text, settings)
+    masked: list[str] = []
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        # A header line and its continuations are one.
+        end = at + 1
+        while end < len(lines) and lines[end][:1] in (" ", "\t"):
+            end += 1
+        masked.append(mask_line("\n".join(lines[at:end]), settings))
+        at = end
+    return "\n".join(masked)
+
+
+def mask_line(line: str, settings: Redaction) -> str:
+    """Mask one start line, header line (folded or not), SDP line, or a plain value."""
+    if line[1:2] == "=":
+        return _mask_sdp(line, settings)
+    name, colon, value = line.partition(":")
+    name = name.rstrip()
+    if not colon or not is_token(name) or name.lower() in ("sip", "sips", "tel"):
+        return _mask_value(line, settings)
+    key = canonical_key(name)
+    if key in _OPAQUE:
+        return line
+    if settings.mask_secrets:
+        value = _mask_secret_header(key, value)
+    value = _mask_value(value, settings)
+    if settings.mask_numbers:
+        if key in _NAMED_ADDRESSES or key in _CREDENTIALS:
+            value = _QUOTED.sub(_digits_in, value)
+        if key in _NAMED_ADDRESSES:
+            value = _BARE_DISPLAY.sub(_digits_in, value)
+        elif any(word in key for word in _NUMBER_WORDS):
+            value = _DIGITS.sub(_number_in, value)
+    return line[: len(line) - len(line.partition(":")[2])] + value
+
+
+def mask_number(text: str) -> str:
+    """Mask the digits of one phone number; what has fewer than seven digits is none and stays."""
+    digits = sum(ch.isdigit() and ch.isascii() for ch in text)
+    if digits < _MIN_DIGITS:
+        return text
+    head = min(_HEAD_DIGITS, digits - _TAIL_DIGITS - _MIN_HIDDEN)
+    out: list[str] = []
+    seen = 0
+    for ch in text:
+        if ch.isdigit() and ch.isascii():
+            seen += 1
+            out.append(ch if seen <= head or seen > digits - _TAIL_DIGITS else "*")
+        else:
+            out.append(ch)
+    return "".join(out)
+
+
+def _mask_value(value: str, settings: Redaction) -> str:
+    """Mask what is recognized in any text: URIs, international numbers, SRTP keys."""
+    if settings.mask_secrets:
+        value = _INLINE.sub(rf"\1{HIDDEN}", value)
+    if ":" in value and "@" in value:
+        value = _USER.sub(lambda found: _user(found, settings), value)
+    if settings.mask_numbers:
+        value = _TEL.sub(lambda found: found[1] + _phone(found[2]), value)
+        if "+" in value or "%2" in value:
+            value = _INTERNATIONAL.sub(_number_in, value)
+    return value
+
+
+def _user(found: re.Match[str], settings: Redaction) -> str:
+    user = found[2]
+    if settings.mask_numbers and _PHONE_USER.match(user):
+        user = _phone(user)
+    password = found[4] or ""
+    if password and settings.mask_secrets:
+        password = f":{HIDDEN}"
+    return found[1] + user + found[3] + password
+
+
+def _phone(text: str) -> str:
+    """Mask a number whose plus may be percent-encoded; the digit of the code is none of the number's."""
+    if text[:3].lower() == "%2b":
+        return text[:3] + mask_number(text[3:])
+    return mask_number(text)
+
+
+def _number_in(found: re.Match[str]) -> str:
+    return _phone(found[0])
+
+
+def _digits_in(found: re.Match[str]) -> str:
+    return _DIGITS.sub(_number_in, found[0])
+
+
+def _mask_sdp(line: str, settings: Redaction) -> str:
+    kind = line[0]
+    end = "\r" if line.endswith("\r") else ""
+    if settings.mask_secrets:
+        if kind == "k":
+            method, colon, _ = line.partition(":")
+            return f"{method}:{HIDDEN}{end}" if colon else line
+        if line[:10].lower() == "a=ice-pwd:":
+            return f"{line[:10]}{HIDDEN}{end}"
+    if settings.mask_numbers and kind == "p":
+        line = _DIGITS.sub(_number_in, line)
+    return _mask_value(line, settings)
+
+
+def _mask_secret_header(key: str, value: str) -> str:
+    """The value of a header with its credentials hidden."""
+    end = "\r" if value.endswith("\r") else ""
+    if key in _CREDENTIALS or key in _CHALLENGES:
+        scheme = value.split(None, 1)[0].lower() if value.strip() else ""
+        if key in _CHALLENGES or scheme == "digest":
+            return _DIGEST.sub(rf"\1\2{HIDDEN}", value)
+        found = _SCHEME.match(value)
+        return f"{found[1]}{found[2]}{found[3]}{HIDDEN}{end}" if found and found[4].strip() else value
+    if key == "identity":
+        _, semicolon, rest = value.partition(";")
+        return f" {HIDDEN}{semicolon}{rest}" if semicolon else f" {HIDDEN}{end}"
+    if any(word in key for word in _SECRET_WORDS):
+        return f" {HIDDEN}{end}"
+    return value

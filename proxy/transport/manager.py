@@ -1,0 +1,342 @@
+"""All listeners and connections behind one door: start, open, send, close."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import ipaddress
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+import structlog
+
+from proxy.audit.throttle import Throttle
+from proxy.sip.flow import Flow, Hop
+from proxy.transport.errors import ListenError, reason_of
+from proxy.transport.listener import Listener, bracketed
+from proxy.transport.pool import ConnectionPool, Opened
+from proxy.transport.stream import StreamConnection, StreamHooks, StreamSettings
+from proxy.transport.tls import TlsSettings, client_context, load_certificate, server_context
+from proxy.transport.udp import UdpSocket, udp_socket
+
+__all__ = ["Transports"]
+
+_BACKLOG: Final = 1024
+_STOP_S: Final = 1.0
+_LOG_INTERVAL_S: Final = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class _Handle(Protocol):
+    """What a Flow's handle can do."""
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        """Send bytes."""
+
+    def close(self, why: str) -> None:
+        """Close after what was sent has left."""
+
+
+class Transports:
+    """The transports of one process.
+
+    Args:
+        hooks: whom messages, stream errors and ends of connections are reported to.
+        public_address: what peers reach us at, for listeners that say nothing else; None takes their own address.
+        tls: certificates and trust.
+        stream: limits of TCP and TLS connections.
+        max_udp_flows: how many UDP peers a socket remembers.
+
+    Attributes:
+        listeners: what is listened at, with the real ports, after `start`.
+    """
+
+    def __init__(
+        self,
+        hooks: StreamHooks,
+        *,
+        public_address: str | None = None,
+        tls: TlsSettings | None = None,
+        stream: StreamSettings | None = None,
+        max_udp_flows: int = 65_536,
+    ) -> None:
+        self.listeners: tuple[Listener, ...] = ()
+        self._hooks = hooks
+        self._public_address = public_address
+        self._tls = tls or TlsSettings()
+        self._stream = stream or StreamSettings()
+        self._max_udp_flows = max_udp_flows
+        self._udp: list[UdpSocket] = []
+        self._servers: list[asyncio.Server] = []
+        self._server_tls: ssl.SSLContext | None = None
+        self._client_tls: ssl.SSLContext | None = None
+        self._inbound: set[StreamConnection] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._advertised: dict[str, str] = {}
+        self._noted = Throttle(_LOG_INTERVAL_S)
+        self._pool = ConnectionPool(
+            hooks,
+            self._stream,
+            self._client_context,
+            verify=self._tls.verify,
+            advertised=self._advertised_for,
+        )
+
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        """Open all listeners, or none: raises ListenError or TlsError with one line that names the listener."""
+        if not self._tls.verify:
+            _log.warning("tls-verification-off", advice="anybody can pose as a target; only for tests on loopback")
+        try:
+            for listener in listeners:
+                bound = await self._listen(listener)
+                self.listeners += (bound,)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _listen(self, listener: Listener) -> Listener:
+        loop = asyncio.get_running_loop()
+        kind = socket.SOCK_DGRAM if listener.transport == "udp" else socket.SOCK_STREAM
+        context = self._server_context() if listener.transport == "tls" else None
+        try:
+            found = await loop.getaddrinfo(listener.host, listener.port, type=kind, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = found[0]
+            sock = udp_socket(family, address) if kind == socket.SOCK_DGRAM else _server_socket(family, address)
+        except OSError as error:
+            raise ListenError(f"{listener}: {reason_of(error)}") from error
+        port = int(sock.getsockname()[1])
+        bound = dataclasses.replace(listener, port=port)
+        advertised = listener.advertised(port, self._public_address)
+        self._advertised.setdefault(listener.transport, advertised)
+        if kind == socket.SOCK_DGRAM:
+            await self._serve_udp(sock, str(bound), advertised)
+        else:
+            accept = functools.partial(_Acceptor, self, bound, advertised, context)
+            self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
+        _log.info("listening", listener=str(bound), advertised=advertised)
+        return bound
+
+    async def _serve_udp(self, sock: socket.socket, name: str, advertised: str) -> UdpSocket:
+        _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: UdpSocket(name, advertised, self._hooks.receive, max_flows=self._max_udp_flows), sock=sock
+        )
+        self._udp.append(protocol)
+        return protocol
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        """Write to a flow; what can't be sent is logged, never raised."""
+        cast("_Handle", flow.handle).send(flow, data)
+
+    def close_flow(self, flow: Flow, why: str) -> None:
+        """Close a connection after what was sent on it has left; for UDP there is nothing to close."""
+        cast("_Handle", flow.handle).close(why)
+
+    def open(self, hop: Hop, done: Opened) -> None:
+        """Give `done` a flow to a hop, or None and a reason: at once where no connection must be made first."""
+        if hop.transport != "udp":
+            self._pool.open(hop, done)
+            return
+        try:
+            address = ipaddress.ip_address(hop.host)
+        except ValueError:
+            done(None, f"{hop.host} is no IP address")
+            return
+        for sock in self._udp:
+            if _reaches(sock, address):
+                self._udp_flow(sock, hop, done)
+                return
+        task = asyncio.get_running_loop().create_task(self._open_udp(hop, address, done))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _udp_flow(self, sock: UdpSocket, hop: Hop, done: Opened) -> None:
+        try:
+            flow = sock.flow_to(hop.host, hop.port)
+        except OSError as error:
+            done(None, reason_of(error))
+            return
+        done(flow, "")
+
+    async def _open_udp(self, hop: Hop, address: ipaddress.IPv4Address | ipaddress.IPv6Address, done: Opened) -> None:
+        """Without a fitting listener: a socket on any free port."""
+        for made in self._udp:  # by another call meanwhile
+            if _reaches(made, address):
+                self._udp_flow(made, hop, done)
+                return
+        family, any_address = (socket.AF_INET6, "::") if address.version == 6 else (socket.AF_INET, "0.0.0.0")
+        try:
+            sock = udp_socket(family, (any_address, 0))
+            local_port = int(sock.getsockname()[1])
+            sent_from = Listener("udp", any_address, local_port).advertised(local_port, self._public_address)
+            opened = await self._serve_udp(sock, "", sent_from)
+        except OSError as error:
+            done(None, reason_of(error))
+            return
+        self._udp_flow(opened, hop, done)
+
+    def _advertised_for(self, transport: str, local_port: int) -> str:
+        """What connections that we open tell their peer: the first listener of the transport, else their own port."""
+        known = self._advertised.get(transport)
+        return known or f"{bracketed(self._public_address or '0.0.0.0')}:{local_port}"
+
+    def _server_context(self) -> ssl.SSLContext:
+        if self._server_tls is None:
+            self._server_tls = server_context(self._tls)
+        return self._server_tls
+
+    def _client_context(self) -> ssl.SSLContext:
+        if self._client_tls is None:
+            self._client_tls = client_context(self._tls)
+        return self._client_tls
+
+    def reload_certificate(self) -> None:
+        """Read certificate and key again; connections that come in from now on get the new one. Raises TlsError."""
+        if self._server_tls is not None:
+            load_certificate(self._server_tls, self._tls)
+            _log.info("certificate-reloaded", certificate=str(self._tls.certificate))
+
+    def counters(self) -> dict[str, int]:
+        """Sizes, for metrics and leak tests."""
+        return {
+            "udp_flows": sum(sock.flows for sock in self._udp),
+            "connections_in": len(self._inbound),
+            "connections_out": len(self._pool.all),
+            "connecting": self._pool.connecting,
+            "handshakes": len(self._handshakes),
+        }
+
+    async def stop(self) -> None:
+        """Close everything; connections get a moment for what is still to be written."""
+        for server in self._servers:
+            server.close()
+        for task in (*self._handshakes, *self._opening):
+            task.cancel()
+        self._pool.shut()
+        await self._pool.wait_shut()
+        for connection in tuple(self._inbound):
+            connection.close("shutting down")
+        gone = [connection.gone for connection in (*self._inbound, *self._pool.all)]
+        if gone:
+            await asyncio.wait(gone, timeout=_STOP_S)
+        for connection in (*self._inbound, *self._pool.all):
+            connection.abort("shutting down")
+        for sock in self._udp:
+            sock.shut()
+        await asyncio.gather(
+            *[sock.closed for sock in self._udp], *self._handshakes, *self._opening, return_exceptions=True
+        )
+        for server in self._servers:
+            await server.wait_closed()
+        self._udp, self._servers, self.listeners = [], [], ()
+
+    def accepted(self, listener: Listener, advertised: str, raw: asyncio.Transport, tls: ssl.SSLContext | None) -> None:
+        """A connection came in: start it, or its TLS handshake."""
+        if len(self._inbound) + len(self._handshakes) >= self._stream.max_connections:
+            self._note("connection-refused", listener, raw, f"{self._stream.max_connections} connections are open")
+            raw.abort()
+            return
+        connection = StreamConnection(self._hooks, self._stream, on_lost=self._inbound.discard)
+        if tls is None:
+            connection.connection_made(raw)
+            raw.set_protocol(connection)
+            self._begin(listener, advertised, connection)
+            return
+        raw.pause_reading()
+        task = asyncio.get_running_loop().create_task(self._handshake(listener, advertised, raw, tls, connection))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(
+        self,
+        listener: Listener,
+        advertised: str,
+        raw: asyncio.Transport,
+        tls: ssl.SSLContext,
+        connection: StreamConnection,
+    ) -> None:
+        """TLS by hand, so that a handshake that fails is logged with its peer and its reason."""
+        peer = raw.get_extra_info("peername")
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                raw, connection, tls, server_side=True, ssl_handshake_timeout=self._stream.handshake_timeout_s
+            )
+        except (OSError, RuntimeError) as error:
+            self._note("tls-handshake-failed", listener, raw, reason_of(error), peer)
+            raw.abort()
+            return
+        except asyncio.CancelledError:
+            raw.abort()
+            raise
+        if transport is None or connection.lost:
+            return
+        connection.connection_made(transport)
+        self._begin(listener, advertised, connection)
+
+    def _begin(self, listener: Listener, advertised: str, connection: StreamConnection) -> None:
+        transport = connection.transport
+        local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        if not local or not remote:
+            transport.abort()  # gone before we looked
+            return
+        flow = Flow(
+            listener.transport,
+            tuple(local[:2]),
+            tuple(remote[:2]),
+            advertised,
+            str(listener),
+            handle=connection,
+        )
+        self._inbound.add(connection)
+        _log.debug("connection-accepted", flow=str(flow), listener=str(listener))
+        connection.begin(flow)
+
+    def _note(self, event: str, listener: Listener, raw: asyncio.Transport, reason: str, peer: Any = None) -> None:
+        peer = peer or raw.get_extra_info("peername") or ("?", 0)
+        suppressed = self._noted.allow((event, peer[0], reason), asyncio.get_running_loop().time())
+        if suppressed is not None:
+            remote = f"{bracketed(peer[0])}:{peer[1]}"
+            _log.warning(event, listener=str(listener), peer=remote, reason=reason, suppressed=suppressed)
+
+
+class _Acceptor(asyncio.Protocol):
+    """The first protocol of a connection that came in, until it is known what speaks on it."""
+
+    __slots__ = ("_arguments", "_owner")
+
+    def __init__(self, owner: Transports, listener: Listener, advertised: str, tls: ssl.SSLContext | None) -> None:
+        self._owner = owner
+        self._arguments = (listener, advertised, tls)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand the connection over."""
+        listener, advertised, tls = self._arguments
+        self._owner.accepted(listener, advertised, cast("asyncio.Transport", transport), tls)
+
+
+def _server_socket(family: int, address: Any) -> socket.socket:
+    """A bound stream socket. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # A restart must not wait for the last connections of its predecessor to time out.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _reaches(sock: UdpSocket, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether datagrams for an address can leave from a socket: same family, and not bound to loopback only."""
+    if (sock.family == socket.AF_INET6) != (address.version == 6):
+        return False
+    return address.is_loopback or not ipaddress.ip_address(sock.local[0].partition("%")[0]).is_loopback
