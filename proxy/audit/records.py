@@ -47,13 +47,13 @@ class Event:
     """One thing that happened, in the order in which it happened.
 
     Attributes:
-        kind: `message`, `call-start`, `attempt-start`, `attempt-end`, `call-answered`, `call-end`, `refused`, `dropped`,
-            `flow` … (`docs/events.md` lists them with their fields).
+        kind: `message`, `call-start`, `attempt-start`, `attempt-end`, `retry`, `call-answered`, `call-end`, `refused`,
+            `dropped` … (`docs/events.md` lists them with their fields).
         time: the stack's `now` in seconds, monotonic; sinks turn it into wall-clock time.
         call: our id of the call, or "" for what belongs to none.
         leg: "a", "b" or "".
         attempt: the number of the attempt from 1 on, or 0.
-        fields: the rest, by kind. `message` has `direction` ("in" or "out"), `flow`, `data` (the whole message as bytes)
+        fields: the rest, by kind. `message` has `direction` ("in" or "out"), `flow`, `message` (the Message)
             and, where it was made from a message of the other leg, `changes` (list of Change).
     """
 

@@ -1,9 +1,10 @@
-"""A message on its way from one leg to the other: every edit is recorded as it is made, so none can be made in secret."""
+"""A message on its way from one leg to the other: every edit is recorded as it is made, so none is made in secret."""
 
 from __future__ import annotations
 
 from proxy.audit.records import Change
 from proxy.sdp.editor import Editor
+from proxy.sdp.offer_answer import map_answer
 from proxy.sdp.session import Session
 from proxy.sip.message import Header, Message, Request, Response
 
@@ -23,7 +24,20 @@ class Draft:
         step: who is at work; stands in each recorded change. Set it before editing.
     """
 
-    __slots__ = ("_body", "_editor", "_session", "changes", "headers", "method", "reason", "start_line", "status", "step", "uri")
+    __slots__ = (
+        "_body",
+        "_canonical",
+        "_editor",
+        "_session",
+        "changes",
+        "headers",
+        "method",
+        "reason",
+        "start_line",
+        "status",
+        "step",
+        "uri",
+    )
 
     def __init__(self, message: Message) -> None:
         self.start_line = message.start_line
@@ -31,6 +45,7 @@ class Draft:
         self._body = message.body
         self._session: Session | None = None
         self._editor: Editor | None = None
+        self._canonical = True
         self.changes: list[Change] = []
         self.step = "builtin:none"
         self.uri = ""
@@ -89,7 +104,7 @@ class Draft:
         del self.headers[index]
 
     def replace(self, index: int, item: Header) -> None:
-        """Put another header field in the place of the one at `index`; nothing is recorded when the line is the same."""
+        """Put another header field in the place of the one at `index`; the same line again is not recorded."""
         before = self.headers[index]
         if before.line != item.line:
             self.changes.append(Change(self.step, "header", index, before.line, item.line))
@@ -127,14 +142,28 @@ class Draft:
             session = self.session
             if session is None:
                 return None
-            if not session.is_canonical:
-                canonical = "".join([f"{line}\r\n" for line in session.lines])
-                before = self._body.decode("utf-8", "surrogateescape")
-                self.changes.append(Change(self.step, "body", 0, before, canonical))
+            self._canonical = session.is_canonical
             self._editor = Editor(session, self._record_sdp)
         return self._editor
 
+    def map_answer(self, sent_offer: Session, original_offer: Session) -> None:
+        """Put the body's SDP, an answer to `sent_offer`, into the terms of `original_offer` (`sdp.offer_answer`).
+
+        Raises SdpError when it can't be an answer to it.
+        """
+        session = self.session
+        if session is not None:
+            self._canonical = session.is_canonical if self._editor is None else self._canonical
+            self._session = map_answer(session, sent_offer, original_offer, self._record_sdp)
+            self._editor = Editor(self._session, self._record_sdp)
+
     def _record_sdp(self, index: int, before: str | None, after: str | None) -> None:
+        if not self._canonical:
+            # The first edit also gives every line a CRLF.
+            self._canonical = True
+            old = self._body.decode("utf-8", "surrogateescape")
+            new = "".join([f"{line}\r\n" for line in Session.parse(self._body).lines])
+            self.changes.append(Change(self.step, "body", 0, old, new))
         self.changes.append(Change(self.step, "sdp", index, before, after))
 
     @property

@@ -1,0 +1,108 @@
+"""Who may call, and when not to take a call; and the memory of rejections that a carrier repeats."""
+
+from __future__ import annotations
+
+from proxy.b2bua.config import Network, StackConfig
+from proxy.sip.errors import SipError
+from proxy.sip.message import Request
+
+__all__ = ["RejectionCache", "admits", "check_invite", "parse_address"]
+
+_SUPPORTED: frozenset[str] = frozenset()
+"""Option tags that we understand in Require (RFC 3261 section 20.32)."""
+
+
+def parse_address(text: str) -> tuple[int, int]:
+    """An IP address literal as (version, number). Raises ValueError for anything else."""
+    if ":" not in text:
+        parts = text.split(".")
+        if len(parts) != 4:
+            raise ValueError(f"not an IP address: {text!r}")
+        number = 0
+        for part in parts:
+            if not part.isdigit() or len(part) > 3 or int(part) > 255:
+                raise ValueError(f"not an IP address: {text!r}")
+            number = number << 8 | int(part)
+        return 4, number
+    text = text.partition("%")[0]
+    head, double, tail = text.partition("::")
+    left = head.split(":") if head else []
+    right = tail.split(":") if tail else []
+    if right and "." in right[-1]:
+        _, v4 = parse_address(right.pop())
+        right += [f"{v4 >> 16:x}", f"{v4 & 0xFFFF:x}"]
+    groups = [*left, *["0"] * (8 - len(left) - len(right)), *right] if double else left
+    if len(groups) != 8:
+        raise ValueError(f"not an IP address: {text!r}")
+    number = 0
+    for group in groups:
+        number = number << 16 | int(group, 16)
+    if number >> 32 == 0xFFFF:
+        return 4, number & 0xFFFFFFFF
+    return 6, number
+
+
+def admits(networks: tuple[Network, ...], address: str) -> bool:
+    """Whether an address lies in one of the ranges."""
+    try:
+        version, number = parse_address(address)
+    except ValueError:
+        return False
+    return any(net.version == version and net.first <= number <= net.last for net in networks)
+
+
+def check_invite(request: Request, config: StackConfig, calls: int, draining: bool) -> None:
+    """Check whether an INVITE from outside a dialog can become a call.
+
+    Raises SipError: 483 at Max-Forwards 0, 420 for a required extension, 415 for a body that is no SDP, 503 with
+    Retry-After when draining or full.
+    """
+    hops = request.get("max-forwards")
+    if hops is not None and int(hops) == 0:
+        raise SipError(483, "Too Many Hops")
+    required = [tag for tag in request.values("require") if tag.strip().lower() not in _SUPPORTED]
+    if required:
+        raise SipError(420, "Bad Extension", (("Unsupported", ", ".join(required)),))
+    if request.body and request.content_type not in ("application/sdp", ""):
+        raise SipError(415, "Unsupported Media Type", (("Accept", "application/sdp"),))
+    encoding = request.get("content-encoding")
+    if request.body and encoding is not None and encoding.lower() != "identity":
+        raise SipError(415, "Unsupported Media Type", (("Accept-Encoding", "identity"),))
+    retry_after = (("Retry-After", str(config.retry_after_s)),)
+    if draining:
+        raise SipError(503, "Draining", retry_after)
+    if calls >= config.max_calls:
+        raise SipError(503, "All lines busy", retry_after)
+
+
+class RejectionCache:
+    """The last rejections by (Call-ID, From tag): a carrier that sends the very same INVITE again gets the same answer
+    again, without another round of attempts. Entries live for `lifetime_s`, the oldest ones make room."""
+
+    __slots__ = ("_entries", "capacity", "lifetime_s")
+
+    def __init__(self, lifetime_s: float = 60.0, capacity: int = 10_000) -> None:
+        self.lifetime_s = lifetime_s
+        self.capacity = capacity
+        self._entries: dict[tuple[str, str], tuple[float, int, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def remember(self, key: tuple[str, str], answer: tuple[int, str], now: float) -> None:
+        """Keep a rejection, and let go of those whose time is over."""
+        entries = self._entries
+        entries.pop(key, None)
+        while entries:
+            oldest = next(iter(entries))
+            if entries[oldest][0] > now and len(entries) < self.capacity:
+                break
+            del entries[oldest]
+        entries[key] = (now + self.lifetime_s, *answer)
+
+    def find(self, key: tuple[str, str], now: float) -> tuple[int, str] | None:
+        """The (status, reason) of a rejection that still counts, or None."""
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= now:
+            return None
+        return entry[1], entry[2]

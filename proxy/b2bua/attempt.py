@@ -1,0 +1,302 @@
+"""One attempt to reach a target: a new call for it, with its own Call-ID, tag and branch, from the saved original."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.b2bua.config import Target
+from proxy.b2bua.core import Core
+from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg, ack_and_bye
+from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
+from proxy.b2bua.retry import Outcome
+from proxy.rewrite.draft import Draft
+from proxy.rewrite.engine import A_TO_B, Context, RuleReject, RuleSet
+from proxy.sdp.errors import SdpError
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
+from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.uri import parse_uri
+from proxy.transaction.client import ClientTransaction, make_cancel
+from proxy.transaction.timers import Timer
+
+if TYPE_CHECKING:
+    from proxy.b2bua.call import Call
+
+__all__ = ["Attempt", "max_forwards_line"]
+
+_CSEQ = 1
+
+
+def max_forwards_line(request: Request) -> Header:
+    """The Max-Forwards of what we send on: one less than came in; 70 stands for a missing one (RFC 3261 8.1.1.6)."""
+    value = request.get("max-forwards")
+    return MAX_FORWARDS if value is None else header("Max-Forwards", str(max(int(value) - 1, 0)))
+
+
+class Attempt:
+    """The UAC side of a call while it is being set up.
+
+    Attributes:
+        number: from 1 on.
+        target, rules: where it goes and what normalizes it.
+        exchange: the offer/answer exchange of its INVITE.
+        request: the INVITE as sent; None before that.
+        flow: the flow that it went out on.
+        leg: leg B, once this attempt was answered.
+        wanted: False once nobody waits for its answer any more: the caller has gone, or another attempt took over.
+        ended: whether it has its final outcome.
+    """
+
+    __slots__ = (
+        "_cancel_extra",
+        "_cancel_sent",
+        "_guard",
+        "_search",
+        "_timer",
+        "call",
+        "core",
+        "ended",
+        "exchange",
+        "flow",
+        "from_tag",
+        "leg",
+        "leg_call_id",
+        "number",
+        "progressed",
+        "request",
+        "rules",
+        "started",
+        "summary",
+        "target",
+        "tx",
+        "wanted",
+    )
+
+    def __init__(self, core: Core, call: Call, number: int, target: Target, rules: RuleSet, now: float) -> None:
+        self.core = core
+        self.call = call
+        self.number = number
+        self.target = target
+        self.rules = rules
+        self.started = now
+        self.exchange = Exchange()
+        self.request: Request | None = None
+        self.flow: Flow | None = None
+        self.leg: Leg | None = None
+        self.tx: ClientTransaction | None = None
+        self.leg_call_id = core.new_id()
+        self.from_tag = core.new_id()
+        self.wanted = True
+        self.ended = False
+        self.progressed = False
+        self._cancel_extra: tuple[Header, ...] | None = None
+        self._cancel_sent = False
+        self._guard: Timer | None = None
+        self._timer: Timer | None = None
+        self._search = 0
+        self.summary: dict[str, object] = {
+            "attempt": number,
+            "target": target.name,
+            "uri": target.uri.text,
+            "rules": rules.name,
+            "rules_version": rules.version,
+            "call_id": self.leg_call_id,
+        }
+
+    def start(self, now: float, limit_s: float) -> None:
+        """Look for a flow to the target and send the INVITE; without any answer within `limit_s` it is given up."""
+        self.core.record("attempt-start", now, self.call.id, dict(self.summary), "b", self.number)
+        self._timer = self.core.timers.schedule(now + limit_s, self._give_up)
+        self._search = self.core.find_flow(self.target.uri, self)
+
+    def context(self, direction: str) -> Context:
+        """What rules may know when they work for this attempt."""
+        config = self.core.config
+        flow = self.call.leg_a.flow if direction == A_TO_B else self.flow or self.call.leg_a.flow
+        return Context(
+            direction,
+            call_id=self.call.id,
+            attempt=self.number,
+            local_host=config.public_address,
+            target_host=self.target.uri.host,
+            codecs=config.codecs,
+            crypto_suites=config.crypto_suites,
+            transport=flow.transport,
+            source=flow.remote[0],
+        )
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """The target can be reached: build the INVITE and send it."""
+        self._search = 0
+        if self.ended:
+            return
+        self.flow = flow
+        self.summary["flow"] = str(flow)
+        try:
+            draft = self._draft(flow)
+        except RuleReject as reject:
+            self._fail(Outcome("own", reject.status, reject.reason), now, reject.rule)
+            return
+        except SdpError as error:
+            self._fail(Outcome("own", 488, error.reason), now, "builtin:sdp")
+            return
+        except SipError as error:
+            self._fail(Outcome("own", error.status, error.reason), now, "builtin:identity")
+            return
+        request = draft.finish()
+        assert isinstance(request, Request)
+        self.request = request
+        self.core.record_message(now, self.call.id, "b", "out", flow, request, self.number, draft.changes)
+        self.tx = self.core.layer.send_request(request, flow, self, now)
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """The target can't be reached."""
+        self._search = 0
+        if not self.ended:
+            self._fail(Outcome("transport", 503, "Service Unavailable"), now, reason)
+
+    def _draft(self, flow: Flow) -> Draft:
+        """The INVITE for the target: the original, through the rules, then with an identity of its own."""
+        original = self.call.original
+        draft = Draft(original)
+        self.rules.apply(draft, self.context(A_TO_B))
+        self.exchange.cross(draft, original.body)
+        core, target = self.core, self.target.uri
+        draft.step = "builtin:target"
+        draft.set_uri(target_uri(target, parse_uri(draft.uri).user))
+        block = [
+            via_line(flow, core.new_branch()),
+            max_forwards_line(original),
+            header("From", crossing_from(draft, core.config.public_address, self.from_tag)),
+            header("To", crossing_to(draft, target)),
+            header("Call-ID", self.leg_call_id),
+            header("CSeq", f"{_CSEQ} INVITE"),
+            contact_line(flow),
+        ]
+        map_message(draft, block, core.capabilities)
+        return draft
+
+    # What the target answers
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """A response to the INVITE."""
+        status = response.status
+        flow = tx.flow
+        self.core.record_message(now, self.call.id, "b", "in", flow, response, self.number)
+        if status >= 300:
+            self._stop_timers()
+            if not self.ended:
+                self._fail(Outcome("status", status, response.reason, _retry_after(response)), now, "", response)
+        elif status >= 200:
+            self._on_2xx(response, flow, now)
+        else:
+            if self._cancel_extra is not None:
+                self._send_cancel(now)
+            if self.wanted and status > 100:
+                self.progressed = True
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                self.call.on_progress(self, response, now)
+
+    def _on_2xx(self, response: Response, flow: Flow, now: float) -> None:
+        self._stop_timers()
+        leg = self.leg
+        request = self.request
+        assert request is not None
+        if leg is not None and leg.dialog.remote_tag == (response.to.tag or ""):
+            leg.repeat_ack(request.cseq.number, now)
+        elif leg is not None or not self.wanted or self.ended:
+            why = "Fork not used" if leg is not None else "Call no longer wanted"
+            if not self.ended:
+                self.end(now, response.status, response.reason, "ended: answered too late")
+            ack_and_bye(self.core, self.call.id, self.number, request, response, flow, why, now)
+        else:
+            self.end(now, response.status, response.reason, "answered")
+            self.call.on_answer(self, response, now)
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """The INVITE was never answered at all (timer B)."""
+        if not self.ended:
+            self._fail(Outcome("timeout", 408, "Request Timeout"), now, "no answer to the INVITE")
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """The connection broke while the INVITE was pending."""
+        if not self.ended:
+            self._fail(Outcome("transport", 503, "Service Unavailable"), now, "connection lost")
+
+    # How it ends
+
+    def _give_up(self, now: float) -> None:
+        """The target has taken too long: end this attempt there, and let the call decide what follows."""
+        self._timer = None
+        if self.ended or self.progressed:
+            return
+        self.cancel(now, (header("Reason", 'SIP;cause=408;text="No answer in time"'),))
+        outcome = Outcome("timeout", 408, "Request Timeout")
+        self.end(now, outcome.status, outcome.reason, outcome.kind, f"no answer in {now - self.started:.1f} s")
+        self.call.on_attempt_failed(self, outcome, None, now)
+
+    def cancel(self, now: float, extra: tuple[Header, ...]) -> None:
+        """Nobody wants this attempt any more: CANCEL it as soon as RFC 3261 section 9.1 allows, that is after a
+        provisional response. Should it still be answered, that session is acknowledged and ended at once."""
+        self.wanted = False
+        if self._search:
+            self.core.forget_search(self._search)
+            self._search = 0
+        if self.tx is None or self._cancel_sent:
+            return
+        self._cancel_extra = extra
+        if self.tx.provisional_received:
+            self._send_cancel(now)
+
+    def _send_cancel(self, now: float) -> None:
+        extra, self._cancel_extra = self._cancel_extra or (), None
+        tx, request, flow = self.tx, self.request, self.flow
+        if self._cancel_sent or tx is None or request is None or flow is None:
+            return
+        self._cancel_sent = True
+        cancel = make_cancel(request, extra)
+        self.core.record_message(now, self.call.id, "b", "out", flow, cancel, self.number)
+        self.core.layer.send_request(cancel, flow, ByeUser(self.core, self.call.id, "b", self.number), now)
+        self._guard = self.core.timers.schedule(now + 64 * self.core.config.timers.t1_s, self._abandon)
+
+    def _abandon(self, now: float) -> None:
+        """A cancelled INVITE never got its final response (RFC 3261 section 9.1)."""
+        self._guard = None
+        if self.tx is not None:
+            self.tx.terminate(now)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._guard):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._guard = None
+
+    def _fail(self, outcome: Outcome, now: float, detail: str, response: Response | None = None) -> None:
+        self.end(now, outcome.status, outcome.reason, outcome.kind, detail)
+        if self.wanted:
+            self.call.on_attempt_failed(self, outcome, response, now)
+
+    def end(self, now: float, status: int, reason: str, cause: str, detail: str = "") -> None:
+        """Record the outcome, once."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.summary.update(status=status, reason=reason, cause=cause, duration_s=round(now - self.started, 6))
+        if detail:
+            self.summary["detail"] = detail
+        self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)
+
+
+def _retry_after(response: Response) -> float | None:
+    """Retry-After in seconds (RFC 3261 section 20.33), or None."""
+    value = response.get("retry-after")
+    if value is None:
+        return None
+    number = value.partition(";")[0].partition("(")[0].strip()
+    return float(number) if number.isdigit() and len(number) < 10 else None

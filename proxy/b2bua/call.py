@@ -1,0 +1,424 @@
+"""One call: leg A, the attempts to reach a target, leg B, and what passes between the legs."""
+
+from __future__ import annotations
+
+from proxy.audit.records import Change
+from proxy.b2bua.attempt import Attempt, max_forwards_line
+from proxy.b2bua.config import AttemptPlan, RetryPolicy
+from proxy.b2bua.core import Core
+from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.leg import Leg, ack_and_bye
+from proxy.b2bua.mapping import contact_line, map_message, via_line
+from proxy.b2bua.relay import Relay
+from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
+from proxy.dialog.dialog import Dialog
+from proxy.rewrite.draft import Draft
+from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
+from proxy.sdp.errors import SdpError
+from proxy.sip.errors import SipError
+from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.respond import REASON_PHRASES, make_response
+from proxy.transaction.server import ServerTransaction
+from proxy.transaction.timers import Timer
+
+__all__ = ["Call"]
+
+_RELAYED = frozenset(("INFO", "MESSAGE", "NOTIFY", "OPTIONS", "UPDATE", "INVITE"))
+_TARGET_REFRESH = frozenset(("INVITE", "UPDATE"))
+_WITH_CONTACT = frozenset(("INVITE", "UPDATE", "NOTIFY", "SUBSCRIBE", "REFER"))
+
+
+class Call:
+    """A call from the caller's INVITE to its end.
+
+    Attributes:
+        id: our id of the call; X-Trunkline-Call-ID carries it to the target.
+        original: the caller's INVITE, untouched; every attempt starts from it.
+        leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
+        attempt: the attempt that is under way, or that was answered.
+        state: "trying", "answered" or "ended".
+    """
+
+    __slots__ = (
+        "_outcomes",
+        "_retry_timer",
+        "_ring_timer",
+        "_tx",
+        "answered_at",
+        "attempt",
+        "core",
+        "id",
+        "leg_a",
+        "leg_b",
+        "original",
+        "started",
+        "state",
+    )
+
+    def __init__(self, core: Core, tx: ServerTransaction, now: float) -> None:
+        """Begin a call with its INVITE. Raises SipError when the INVITE can't begin a dialog."""
+        self.core = core
+        self.id = core.new_id()
+        self.original = tx.request
+        self._tx = tx
+        self.started = now
+        self.answered_at = 0.0
+        self.state = "trying"
+        self.attempt: Attempt | None = None
+        self.leg_b: Leg | None = None
+        dialog = Dialog.as_uas(tx.request, core.new_id())
+        self.leg_a = Leg(core, self, "a", dialog, tx.flow)
+        self.leg_a.invite_in = tx
+        self._retry_timer: Timer | None = None
+        self._ring_timer: Timer | None = core.timers.schedule(now + core.config.ring_timeout_s, self._on_ring_timeout)
+        self._outcomes: list[dict[str, object]] = []
+        tx.user = self
+        core.calls[self.id] = self
+
+    @property
+    def attempt_number(self) -> int:
+        """The number of the attempt that is under way; 0 before the first."""
+        return 0 if self.attempt is None else self.attempt.number
+
+    # Set-up
+
+    def start(self, now: float) -> None:
+        """Answer 100 at once (RFC 3261 section 8.2.6.1) and begin the first attempt."""
+        request, tx = self.original, self._tx
+        self.core.record("call-start", now, self.id, self._facts(), "a")
+        self.core.record_message(now, self.id, "a", "in", tx.flow, request)
+        trying = make_response(request, 100, remote=tx.flow.remote)
+        self.core.record_message(now, self.id, "a", "out", tx.flow, trying)
+        tx.respond(trying, now)
+        self.leg_a.settle_flow()
+        self._begin_attempt(plan_for(self.core.config.retry, 1), now)
+
+    def _facts(self) -> dict[str, object]:
+        request = self.original
+        return {
+            "flow": self._tx.flow,
+            "call_id": request.call_id,
+            "from": request.from_.uri_text,
+            "to": request.to.uri_text,
+            "uri": request.uri,
+            "twilio_call_sid": request.get("x-twilio-callsid"),
+            "user_agent": request.get("user-agent"),
+        }
+
+    def _begin_attempt(self, plan: AttemptPlan, now: float) -> None:
+        config = self.core.config
+        policy = config.retry
+        number = self.attempt_number + 1
+        target = config.targets[plan.target] if plan.target else next(iter(config.targets.values()))
+        rules = config.rules[plan.rules or config.default_rules]
+        self.attempt = Attempt(self.core, self, number, target, rules, now)
+        self._outcomes.append(self.attempt.summary)
+        self.attempt.start(now, _limit_s(policy, number, now - self.started))
+
+    def on_progress(self, attempt: Attempt, response: Response, now: float) -> None:
+        """The target rings or sends early media: tell the caller."""
+        if self.state != "trying" or attempt is not self.attempt:
+            return
+        try:
+            draft = self._answer_draft(attempt, response, Exchange() if not attempt.exchange.offered else None)
+        except (RuleReject, SdpError, SipError) as error:
+            self.core.record("not-relayed", now, self.id, {"why": str(error), "status": response.status}, "b")
+            return
+        self._respond(draft, now, success=True)
+
+    def on_answer(self, attempt: Attempt, response: Response, now: float) -> None:
+        """The target answered: acknowledge it, and answer the caller in the terms of its own offer."""
+        assert attempt.request is not None
+        assert attempt.flow is not None
+        try:
+            dialog = Dialog.as_uac(attempt.request, response)
+            _ = dialog.next_hop()
+            draft = self._answer_draft(attempt, response, attempt.exchange)
+        except (RuleReject, SdpError, SipError) as error:
+            reason = getattr(error, "reason", str(error))
+            ack_and_bye(
+                self.core, self.id, attempt.number, attempt.request, response, attempt.flow, "Unusable answer", now
+            )
+            self._refuse(502, f"Unusable answer: {reason}", now)
+            return
+        leg_b = self.leg_b = Leg(self.core, self, "b", dialog, attempt.flow)
+        attempt.leg = leg_b
+        leg_b.peer, self.leg_a.peer = self.leg_a, leg_b
+        leg_b.confirmed = True
+        leg_b.settle_flow()
+        if self.original.body:
+            leg_b.send_ack(dialog.local_seq, now)
+        else:
+            self.leg_a.late_answer = (dialog.local_seq, attempt.exchange)
+        self.state = "answered"
+        self.answered_at = now
+        self._stop_timers()
+        self._respond(draft, now, success=True, final=True)
+        self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
+
+    def _answer_draft(self, attempt: Attempt, response: Response, exchange: Exchange | None) -> Draft:
+        """A response of leg B after the rules and with its SDP in leg A's terms.
+
+        A provisional's early answer does not use up the exchange: the 2xx may repeat it (RFC 3261 section 13.2.1).
+        """
+        draft = Draft(response)
+        attempt.rules.apply(draft, attempt.context(B_TO_A))
+        (exchange or attempt.exchange).cross(draft, response.body)
+        return draft
+
+    def _respond(self, draft: Draft, now: float, *, success: bool, final: bool = False) -> None:
+        """Send a draft of leg B's response as ours on leg A."""
+        tx, leg = self._tx, self.leg_a
+        map_message(draft, leg.response_block(self.original, tx.flow, success=success), self.core.reply_capabilities)
+        response = draft.finish()
+        assert isinstance(response, Response)
+        self.core.record_message(now, self.id, "a", "out", tx.flow, response, self.attempt_number, draft.changes)
+        if final:
+            leg.answer(tx, response, now)
+        else:
+            tx.respond(response, now)
+
+    def on_attempt_failed(self, attempt: Attempt, outcome: Outcome, response: Response | None, now: float) -> None:
+        """An attempt failed: try again, or tell the caller."""
+        if self.state != "trying" or attempt is not self.attempt:
+            return
+        elapsed = now - self.started
+        decision = decide(self.core.config.retry, outcome, attempt.number, elapsed, self.core.random)
+        if isinstance(decision, Retry):
+            attempt.summary["next"] = f"retry in {decision.delay_s:.3f} s"
+            plan = decision.plan
+            self.core.record(
+                "retry",
+                now,
+                self.id,
+                {"delay_s": round(decision.delay_s, 6), "rules": plan.rules, "target": plan.target},
+                "b",
+                attempt.number,
+            )
+
+            def begin(now: float) -> None:
+                self._retry_timer = None
+                self._begin_attempt(plan, now)
+
+            self._retry_timer = self.core.timers.schedule(now + decision.delay_s, begin)
+            return
+        attempt.summary["next"] = decision
+        if response is None:
+            self._refuse(outcome.status, outcome.reason, now, decision)
+        else:
+            self._refuse_as(attempt, response, now, decision)
+
+    def _refuse_as(self, attempt: Attempt, response: Response, now: float, why: str) -> None:
+        """Give the target's refusal to the caller, with its own status and reason phrase, and a Reason header."""
+        draft = Draft(response)
+        try:
+            attempt.rules.apply(draft, attempt.context(B_TO_A))
+        except RuleReject as reject:
+            self._refuse(reject.status, reject.reason, now, why)
+            return
+        draft.step = "builtin:reason"
+        draft.append(_reason_header(draft.status, draft.reason))
+        status, reason = draft.status, draft.reason
+        self._respond(draft, now, success=False)
+        self._end_refused(status, reason, now, why)
+
+    def _refuse(self, status: int, reason: str, now: float, why: str = "") -> None:
+        """Refuse the caller's INVITE ourselves."""
+        extra = _reason_header(status, reason)
+        self.leg_a.reply(self._tx, status, now, reason, ((extra.name, extra.value),))
+        self._end_refused(status, reason, now, why)
+
+    def _end_refused(self, status: int, reason: str, now: float, why: str) -> None:
+        cached = None if status == 487 else (status, reason)
+        if cached is not None:
+            key = (self.original.call_id, self.original.from_.tag or "")
+            self.core.rejections.remember(key, cached, now)
+        self._end(now, status, reason, "refused", why)
+
+    def cancel(self, now: float, extra: tuple[Header, ...], ended_by: str) -> None:
+        """Stop setting up: no retry any more, the running attempt is cancelled, the caller's INVITE gets 487."""
+        if self.state != "trying":
+            return
+        if self.attempt is not None:
+            self.attempt.cancel(now, extra)
+            self.attempt.end(now, 487, "Request Terminated", "cancelled")
+        self.leg_a.reply(self._tx, 487, now)
+        self._end(now, 487, "Request Terminated", ended_by, "")
+
+    def on_cancel(self, tx: ServerTransaction, now: float) -> None:
+        """The caller's CANCEL (RFC 3261 section 9.2): 200 for it; it has no effect once the call is answered."""
+        self.core.record_message(now, self.id, "a", "in", tx.flow, tx.request, self.attempt_number)
+        self.leg_a.reply(tx, 200, now)
+        reasons = tuple([header("Reason", value) for value in tx.request.get_all("reason")])
+        self.cancel(now, reasons, "caller-cancel")
+
+    def _on_ring_timeout(self, now: float) -> None:
+        self._ring_timer = None
+        if self.state == "trying":
+            extra = _reason_header(408, "Ring timeout")
+            if self.attempt is not None:
+                self.attempt.cancel(now, (extra,))
+                self.attempt.end(now, 408, "Request Timeout", "timeout", "ring timeout")
+            self._refuse(408, "Request Timeout", now, "ring timeout")
+
+    # In the dialog
+
+    def on_request(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
+        """A request in the dialog of one of the legs, its CSeq already checked."""
+        request = tx.request
+        self.core.record_message(now, self.id, leg.side, "in", tx.flow, request, self.attempt_number)
+        if request.method == "BYE":
+            self._on_bye(leg, tx, now)
+        elif request.method not in _RELAYED:
+            leg.reply(tx, 405 if request.method in KNOWN_METHODS else 501, now)
+        elif not leg.confirmed or leg.peer is None:
+            leg.reply(tx, 500, now, "Call not established yet", (("Retry-After", "1"),))
+        else:
+            peer = leg.peer
+            if request.method in _TARGET_REFRESH:
+                leg.dialog.refresh_target(request)
+            Relay.start(self, leg, peer, tx, now)
+
+    def _on_bye(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
+        leg.reply(tx, 200, now)
+        reason = tx.request.get("reason") or ""
+        if self.state == "trying":
+            self.cancel(now, tuple([header("Reason", value) for value in tx.request.get_all("reason")]), "caller-bye")
+            return
+        peer = leg.peer
+        self._refuse_pending(now)
+        leg.close()
+        if peer is not None:
+            peer.bye(now, crossing=tx.request)
+        self._end(now, 200, "OK", "caller" if leg.side == "a" else "target", reason)
+
+    def on_ack(self, leg: Leg, request: Request, now: float) -> None:
+        """The ACK of a 2xx of ours."""
+        self.core.record_message(now, self.id, leg.side, "in", leg.flow, request, self.attempt_number)
+        waiting, leg.late_answer = leg.late_answer, None
+        if leg.on_ack(request, now) and waiting is not None and leg.peer is not None:
+            seq, exchange = waiting
+            self.ack_with_answer(request, leg.peer, seq, exchange, now)
+
+    def ack_with_answer(self, ack: Request, leg: Leg, seq: int, exchange: Exchange, now: float) -> None:
+        """Acknowledge the peer's 2xx, which held an offer, with the answer that came in the other leg's ACK."""
+        draft = Draft(ack)
+        assert self.attempt is not None
+        try:
+            self.attempt.rules.apply(draft, self.attempt.context(A_TO_B if leg.side == "b" else B_TO_A))
+            exchange.cross(draft, ack.body)
+        except (RuleReject, SdpError) as error:
+            leg.send_ack(seq, now)
+            self.hang_up(now, 488, getattr(error, "reason", str(error)))
+            return
+        body = draft.body
+        content_type = draft.find("content-type")
+        leg.send_ack(seq, now, (content_type,) if body and content_type is not None else (), body)
+
+    def crossed_request(self, message: Request, to_leg: Leg, exchange: Exchange | None) -> tuple[Request, list[Change]]:
+        """A request of the other leg as a request in the dialog of `to_leg`.
+
+        Raises RuleReject, SdpError or SipError.
+        """
+        draft = Draft(message)
+        attempt, core, dialog, flow = self.attempt, self.core, to_leg.dialog, to_leg.flow
+        assert attempt is not None
+        attempt.rules.apply(draft, attempt.context(A_TO_B if to_leg.side == "b" else B_TO_A))
+        if exchange is not None:
+            exchange.cross(draft, message.body)
+        uri, routes = dialog.request_lines()
+        draft.step = "builtin:target"
+        draft.set_uri(uri)
+        block = [via_line(flow, core.new_branch()), max_forwards_line(message)]
+        block.extend(dialog.identity(dialog.next_seq(), message.method))
+        if message.method in _WITH_CONTACT:
+            block.append(contact_line(flow))
+        map_message(draft, block, core.capabilities, routes)
+        request = draft.finish()
+        assert isinstance(request, Request)
+        return request, draft.changes
+
+    # The end
+
+    def on_caller_lost(self, now: float) -> None:
+        """The caller's INVITE can't be answered any more: its connection is gone."""
+        if self.state == "trying":
+            if self.attempt is not None:
+                self.attempt.cancel(now, (_reason_header(487, "Caller's connection lost"),))
+                self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
+            self._end(now, 487, "Request Terminated", "transport", "caller's connection lost")
+        elif self.state == "answered":
+            self.hang_up(now, 487, "Caller's connection lost")
+
+    def on_no_ack(self, leg: Leg, now: float) -> None:
+        """Our 2xx was never acknowledged: end both legs (RFC 3261 section 13.3.1.4)."""
+        self.hang_up(now, 408, "ACK not received")
+
+    def hang_up(self, now: float, cause: int, text: str) -> None:
+        """End the call from the middle, on both legs."""
+        if self.state == "trying":
+            if self.attempt is not None:
+                self.attempt.cancel(now, (_reason_header(cause, text),))
+                self.attempt.end(now, cause, text, "ended here")
+            self._refuse(503, "Service Unavailable", now, text)
+            return
+        self._refuse_pending(now)
+        reason = (_reason_header(cause, text),)
+        for leg in (self.leg_a, self.leg_b):
+            if leg is not None:
+                leg.bye(now, reason)
+        self._end(now, cause, text, "trunkline", text)
+
+    def _refuse_pending(self, now: float) -> None:
+        """Answer re-INVITEs that are still pending when the dialog ends (RFC 3261 section 15.1.2)."""
+        for leg in (self.leg_a, self.leg_b):
+            if leg is not None and leg.confirmed and leg.invite_in is not None:
+                pending, leg.invite_in = leg.invite_in, None
+                leg.reply(pending, 487, now)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._retry_timer, self._ring_timer):
+            if timer is not None:
+                timer.cancel()
+        self._retry_timer = self._ring_timer = None
+
+    def _end(self, now: float, status: int, reason: str, ended_by: str, detail: str) -> None:
+        """Close the books, once."""
+        if self.state == "ended":
+            return
+        answered = self.state == "answered"
+        self.state = "ended"
+        self._stop_timers()
+        if not answered:
+            self.leg_a.close()
+        self.core.calls.pop(self.id, None)
+        fields = self._facts()
+        fields.update(
+            outcome="answered" if answered else "cancelled" if status == 487 else "failed",
+            status=200 if answered else status,
+            reason="OK" if answered else reason,
+            ended_by=ended_by,
+            detail=detail,
+            duration_s=round(now - self.started, 6),
+            setup_s=round(self.answered_at - self.started, 6) if answered else None,
+            talk_s=round(now - self.answered_at, 6) if answered else None,
+            attempts=self._outcomes,
+        )
+        self.core.record("call-end", now, self.id, fields, "", self.attempt_number)
+
+
+KNOWN_METHODS = frozenset(("REGISTER", "SUBSCRIBE", "PUBLISH", "REFER", "PRACK", "CANCEL", "ACK"))
+"""Methods that we know and do not take (405); any other one is unknown (501)."""
+
+
+def _limit_s(policy: RetryPolicy, attempt: int, elapsed_s: float) -> float:
+    """How long an attempt may go unanswered: the last one until the deadline, others for the policy's time."""
+    left = max(policy.deadline_s - elapsed_s, 0.0)
+    return min(policy.answer_timeout_s, left) if policy.on_timeout and attempt < policy.max_attempts else left
+
+
+def _reason_header(status: int, text: str) -> Header:
+    """A Reason header with a SIP status (RFC 3326)."""
+    text = text or REASON_PHRASES.get(status, "")
+    clean = "".join([ch for ch in text if ch.isprintable()]).replace("\\", "").replace('"', "'")
+    return header("Reason", f'SIP;cause={status};text="{clean}"')

@@ -1,0 +1,154 @@
+"""What calls, legs and attempts share: configuration, services without a clock, the dialogs, the effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.audit.records import Change, Event
+from proxy.b2bua.admission import RejectionCache
+from proxy.b2bua.config import StackConfig
+from proxy.b2bua.effects import Effect, Open, Record, Resolve, Send
+from proxy.sip.flow import Flow, Hop
+from proxy.sip.message import Header, Message, header
+from proxy.sip.uri import Uri
+from proxy.transaction.layer import LayerUser, TransactionLayer
+from proxy.transaction.timers import TimerHeap
+
+if TYPE_CHECKING:
+    from proxy.b2bua.call import Call
+    from proxy.b2bua.leg import Leg
+
+__all__ = ["BRANCH_PREFIX", "Core", "FlowUser"]
+
+BRANCH_PREFIX = "z9hG4bK"
+
+
+class FlowUser(Protocol):
+    """Who asked for a flow."""
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """A flow is there."""
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """No hop of the URI could be reached."""
+
+
+class _Search:
+    """The way from a URI to a flow: resolve, then try one hop after the other."""
+
+    __slots__ = ("hops", "reason", "user")
+
+    def __init__(self, user: FlowUser) -> None:
+        self.user = user
+        self.hops: list[Hop] = []
+        self.reason = ""
+
+
+class Core:
+    """Services of the stack for its calls.
+
+    Attributes:
+        legs: the dialogs, by (Call-ID, our tag).
+        calls: the calls in progress, by our id.
+        effects: what the runtime has to do, in order.
+        capabilities: Allow and User-Agent for requests, `reply_capabilities`: Allow and Server for responses.
+    """
+
+    def __init__(
+        self, config: StackConfig, new_id: Callable[[], str], random: Callable[[], float], user: LayerUser
+    ) -> None:
+        self.config = config
+        self.new_id = new_id
+        self.random = random
+        self.timers = TimerHeap()
+        self.effects: list[Effect] = []
+        self.layer = TransactionLayer(config.timers, self.timers, self.send, user)
+        self.legs: dict[tuple[str, str], Leg] = {}
+        self.calls: dict[str, Call] = {}
+        self.capabilities: list[Header] = []
+        self.reply_capabilities: list[Header] = []
+        self.rejections = RejectionCache()
+        self._searches: dict[int, _Search] = {}
+        self._next_token = 0
+
+    def allow(self, methods: str) -> None:
+        """State the methods that this stack takes, for every Allow that it sends."""
+        allow = header("Allow", methods)
+        self.capabilities = [allow, header("User-Agent", self.config.user_agent)]
+        self.reply_capabilities = [allow, header("Server", self.config.user_agent)]
+
+    def new_branch(self) -> str:
+        """A fresh Via branch with the magic cookie (RFC 3261 section 8.1.1.7)."""
+        return BRANCH_PREFIX + self.new_id()
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        """Have bytes written to a flow."""
+        self.effects.append(Send(flow, data))
+
+    def record(
+        self, kind: str, now: float, call: str, fields: dict[str, object], leg: str = "", attempt: int = 0
+    ) -> None:
+        """Hand an event to the sinks."""
+        self.effects.append(Record(Event(kind, now, call, leg, attempt, fields)))
+
+    def record_message(
+        self,
+        now: float,
+        call: str,
+        leg: str,
+        direction: str,
+        flow: Flow,
+        message: Message,
+        attempt: int = 0,
+        changes: list[Change] | None = None,
+    ) -> None:
+        """Record a message as it came in or went out; `changes` where it was made from one of the other leg."""
+        fields: dict[str, object] = {"direction": direction, "flow": flow, "message": message}
+        if changes is not None:
+            fields["changes"] = changes
+        self.effects.append(Record(Event("message", now, call, leg, attempt, fields)))
+
+    def find_flow(self, uri: Uri, user: FlowUser) -> int:
+        """Ask for a flow to a URI; `user` hears of it. Returns a token for `forget_search`."""
+        self._next_token += 1
+        token = self._next_token
+        self._searches[token] = _Search(user)
+        self.effects.append(Resolve(token, uri))
+        return token
+
+    def forget_search(self, token: int) -> None:
+        """Let go of a search whose outcome nobody waits for any more."""
+        self._searches.pop(token, None)
+
+    def resolved(self, token: int, hops: list[Hop], now: float) -> None:
+        """The runtime found the hops of a URI, the best one first."""
+        search = self._searches.get(token)
+        if search is not None:
+            search.hops = hops[::-1]
+            self._next_hop(token, search, now)
+
+    def flow_opened(self, token: int, flow: Flow, now: float) -> None:
+        """The runtime has a flow to the hop that was asked for."""
+        search = self._searches.pop(token, None)
+        if search is not None:
+            search.user.on_flow(flow, now)
+
+    def hop_failed(self, token: int, reason: str, now: float) -> None:
+        """A hop could not be reached, or nothing could be resolved; the next hop is tried."""
+        search = self._searches.get(token)
+        if search is not None:
+            search.reason = reason
+            self._next_hop(token, search, now)
+
+    def _next_hop(self, token: int, search: _Search, now: float) -> None:
+        if search.hops:
+            self.effects.append(Open(token, search.hops.pop()))
+            return
+        del self._searches[token]
+        search.user.on_no_flow(search.reason or "no address found", now)
+
+    @property
+    def searches(self) -> int:
+        """How many searches for a flow are under way."""
+        return len(self._searches)

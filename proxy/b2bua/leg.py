@@ -1,0 +1,350 @@
+"""One leg of a call: its dialog, its flow, and what a UAS or UAC owes its peer in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.b2bua.core import Core
+from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.mapping import contact_line, via_line
+from proxy.dialog.dialog import Dialog
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
+from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.respond import make_response, marked_via_lines
+from proxy.transaction.client import ClientTransaction
+from proxy.transaction.server import ServerTransaction
+from proxy.transaction.timers import Timer
+
+if TYPE_CHECKING:
+    from proxy.b2bua.call import Call
+
+__all__ = ["ByeUser", "Leg", "ack_and_bye"]
+
+MAX_FORWARDS = header("Max-Forwards", "70")
+
+
+class Leg:
+    """A dialog of ours with one peer.
+
+    Attributes:
+        side: "a" for the caller's leg, "b" for the target's.
+        peer: the other leg of the call, once there is one.
+        invite_in: the peer's INVITE that has no final response yet.
+        invite_out: whether an INVITE of ours has none.
+        confirmed: whether the dialog was established by a 2xx.
+        ended: whether a BYE crossed it, either way.
+        late_answer: the CSeq number on the other leg and the exchange whose answer the peer's next ACK brings.
+    """
+
+    __slots__ = (
+        "_ack_data",
+        "_ack_seq",
+        "_bye_waiting",
+        "_ok_data",
+        "_ok_interval_s",
+        "_ok_started",
+        "_ok_timer",
+        "_settling",
+        "call",
+        "confirmed",
+        "core",
+        "dialog",
+        "ended",
+        "flow",
+        "invite_in",
+        "invite_out",
+        "late_answer",
+        "peer",
+        "side",
+    )
+
+    def __init__(self, core: Core, call: Call, side: str, dialog: Dialog, flow: Flow) -> None:
+        self.core = core
+        self.call = call
+        self.side = side
+        self.dialog = dialog
+        self.flow = flow
+        self.peer: Leg | None = None
+        self.invite_in: ServerTransaction | None = None
+        self.invite_out = False
+        self.confirmed = False
+        self.ended = False
+        self.late_answer: tuple[int, Exchange] | None = None
+        self._ok_data = b""
+        self._ok_timer: Timer | None = None
+        self._ok_interval_s = 0.0
+        self._ok_started = 0.0
+        self._ack_seq = -1
+        self._ack_data = b""
+        self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
+        self._settling: list[Callable[[Flow], None]] | None = None
+        core.legs[(dialog.call_id, dialog.local_tag)] = self
+
+    def close(self) -> None:
+        """Forget the dialog: later requests in it get 481."""
+        self.ended = True
+        self.stop_answer()
+        self.core.legs.pop((self.dialog.call_id, self.dialog.local_tag), None)
+
+    # What we send
+
+    def top(self, branch: str | None = None) -> list[Header]:
+        """Via and Max-Forwards of a request that begins with us."""
+        return [via_line(self.flow, branch or self.core.new_branch()), MAX_FORWARDS]
+
+    def with_flow(self, action: Callable[[Flow], None], failed: Callable[[str], None] | None = None) -> None:
+        """Do something that needs a living flow: at once, or after the connection was opened anew.
+
+        The way by the book (first route or remote target) is taken only when the flow is gone: a peer's Contact may be
+        a private address that nobody can reach.
+        """
+        if self._settling is not None:
+            self._settling.append(action)
+            return
+        if not self.flow.closed:
+            action(self.flow)
+            return
+        try:
+            uri = self.dialog.next_hop()
+        except SipError as error:
+            if failed is not None:
+                failed(error.reason)
+            return
+        self.core.find_flow(uri, _Reopen(self, action, failed))
+
+    def send_ack(self, seq: int, now: float, extra: tuple[Header, ...] = (), body: bytes = b"") -> None:
+        """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4); kept for repetitions."""
+
+        def send(flow: Flow) -> None:
+            request = self.dialog.request("ACK", seq, self.top(), extra, body)
+            self._ack_seq = seq
+            self._ack_data = request.serialize()
+            self.core.record_message(now, self.call.id, self.side, "out", flow, request, self.call.attempt_number)
+            self.core.send(flow, self._ack_data)
+
+        self.with_flow(send)
+
+    def _send_ack_data(self, flow: Flow) -> None:
+        self.core.send(flow, self._ack_data)
+
+    def repeat_ack(self, seq: int, now: float) -> bool:
+        """Answer a repeated 2xx with the same ACK; False when there is none yet."""
+        if seq != self._ack_seq:
+            return False
+        self.with_flow(self._send_ack_data)
+        return True
+
+    def bye(self, now: float, extra: tuple[Header, ...] = (), crossing: Request | None = None) -> None:
+        """End the dialog from our side, once: at once, or as soon as the peer has acknowledged our 2xx (section 15).
+
+        `crossing` is the other leg's BYE, whose headers (Reason, X-…) go along; without it `extra` says why we end it.
+        """
+        if self.ended:
+            return
+        if self._ok_timer is not None:
+            self._bye_waiting = (extra, crossing)
+            return
+        self.close()
+
+        def send(flow: Flow) -> None:
+            user = ByeUser(self.core, self.call.id, self.side, self.call.attempt_number)
+            if crossing is not None:
+                request, changes = self.call.crossed_request(crossing, self, None)
+            else:
+                own = (*extra, *self.core.capabilities[1:])
+                request, changes = self.dialog.request("BYE", self.dialog.next_seq(), self.top(), own), None
+            self.core.record_message(
+                now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
+            )
+            self.core.layer.send_request(request, flow, user, now)
+
+        self.with_flow(send)
+
+    # What we answer
+
+    def reply(
+        self,
+        tx: ServerTransaction,
+        status: int,
+        now: float,
+        reason: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Answer a request on this leg with a response of our own."""
+        own = tuple([(item.name, item.value) for item in self.core.reply_capabilities])
+        response = make_response(
+            tx.request, status, reason, remote=tx.flow.remote, to_tag=self.dialog.local_tag, headers=(*headers, *own)
+        )
+        self.core.record_message(now, self.call.id, self.side, "out", tx.flow, response, self.call.attempt_number)
+        tx.respond(response, now)
+
+    def response_block(self, request: Request, flow: Flow, *, success: bool) -> list[Header]:
+        """The header fields on top of a response to the peer: Via, From, To with our tag, Call-ID, CSeq, and for a
+        provisional or successful one the Record-Route set and our Contact (RFC 3261 sections 8.2.6, 12.1.1)."""
+        block = marked_via_lines(request, flow.remote)
+        record_routes: list[Header] = []
+        for item in request.headers:
+            key = item.key
+            if key == "to":
+                block.append(header("To", self.dialog.local) if request.to.tag is None else item)
+            elif key in ("from", "call-id", "cseq"):
+                block.append(item)
+            elif key == "record-route":
+                record_routes.append(item)
+        if success:
+            block.extend(record_routes)
+            block.append(contact_line(flow))
+        return block
+
+    def answer(self, tx: ServerTransaction, response: Response, now: float) -> None:
+        """Send a 2xx to the peer's INVITE and repeat it until the ACK comes (RFC 3261 section 13.3.1.4)."""
+        tx.respond(response, now)
+        self.invite_in = None
+        self.confirmed = True
+        self._ok_data = response.serialize()
+        self._ok_started = now
+        self._ok_interval_s = self.core.config.timers.t1_s
+        self._ok_timer = self.core.timers.schedule(now + self._ok_interval_s, self._repeat_answer)
+
+    def _repeat_answer(self, now: float) -> None:
+        timers = self.core.config.timers
+        if now - self._ok_started >= 64 * timers.t1_s:
+            self._ok_timer = None
+            self._ok_data = b""
+            self.call.on_no_ack(self, now)
+            return
+        if not self.flow.closed:
+            self.core.send(self.flow, self._ok_data)
+        self._ok_interval_s = min(2 * self._ok_interval_s, timers.t2_s)
+        deadline = min(now + self._ok_interval_s, self._ok_started + 64 * timers.t1_s)
+        self._ok_timer = self.core.timers.schedule(deadline, self._repeat_answer)
+
+    @property
+    def answering(self) -> bool:
+        """Whether a 2xx of ours still waits for its ACK."""
+        return self._ok_timer is not None
+
+    def stop_answer(self) -> bool:
+        """Stop repeating the 2xx; True when it was still being repeated."""
+        timer = self._ok_timer
+        if timer is None:
+            return False
+        timer.cancel()
+        self._ok_timer = None
+        self._ok_data = b""
+        return True
+
+    def on_ack(self, request: Request, now: float) -> bool:
+        """Take the ACK of our 2xx; True when it is the first one."""
+        first = self.stop_answer()
+        if first and self._bye_waiting is not None:
+            (extra, crossing), self._bye_waiting = self._bye_waiting, None
+            self.bye(now, extra, crossing)
+        return first
+
+    def settle_flow(self) -> None:
+        """Over UDP follow a Contact (or first route) that names another port of the very host that we talk with.
+
+        A host that knows its own address is not behind NAT, so its word counts; any other address might be private,
+        and requests keep to the flow.
+        """
+        flow = self.flow
+        if flow.transport != "udp":
+            return
+        try:
+            uri = self.dialog.next_hop()
+        except SipError:
+            return
+        host, port = flow.remote
+        if uri.host.strip("[]") == host and (uri.port or 5060) != port and uri.param("transport") in (None, "udp"):
+            self._settling = []
+            self.core.find_flow(uri, _Settle(self))
+
+    def settled(self, flow: Flow) -> None:
+        """Go on with the flow that was looked for, and send what waited for it."""
+        self.flow = flow
+        waiting, self._settling = self._settling, None
+        for action in waiting or ():
+            self.with_flow(action)
+
+
+class _Reopen:
+    """Waits for a new flow of a leg whose connection is gone."""
+
+    __slots__ = ("action", "failed", "leg")
+
+    def __init__(self, leg: Leg, action: Callable[[Flow], None], failed: Callable[[str], None] | None) -> None:
+        self.leg = leg
+        self.action = action
+        self.failed = failed
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """Go on with the new flow."""
+        self.leg.flow = flow
+        self.action(flow)
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """The peer can't be reached any more."""
+        leg = self.leg
+        leg.core.record("unreachable", now, leg.call.id, {"reason": reason}, leg.side)
+        if self.failed is not None:
+            self.failed(reason)
+
+
+class _Settle:
+    """Waits for the UDP flow to the port that the peer named."""
+
+    __slots__ = ("leg",)
+
+    def __init__(self, leg: Leg) -> None:
+        self.leg = leg
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """Use it from now on."""
+        self.leg.settled(flow)
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """Stay with the flow that there is."""
+        self.leg.settled(self.leg.flow)
+
+
+class ByeUser:
+    """Hears what becomes of a BYE or CANCEL of ours: it is recorded, nothing else depends on it."""
+
+    __slots__ = ("attempt", "call_id", "core", "side")
+
+    def __init__(self, core: Core, call_id: str, side: str, attempt: int = 0) -> None:
+        self.core = core
+        self.call_id = call_id
+        self.side = side
+        self.attempt = attempt
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """Record the answer."""
+        self.core.record_message(now, self.call_id, self.side, "in", tx.flow, response, self.attempt)
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """Record that none came."""
+        self.core.record("no-answer", now, self.call_id, {"method": tx.method}, self.side, self.attempt)
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """Record that it could not be sent."""
+        self.core.record("transport-failure", now, self.call_id, {"method": tx.method}, self.side, self.attempt)
+
+
+def ack_and_bye(
+    core: Core, call_id: str, attempt: int, invite: Request, response: Response, flow: Flow, why: str, now: float
+) -> None:
+    """End a session that the target began though nobody wants it any more: ACK its 2xx, then BYE (RFC 3261 section
+    13.2.2.4). Nothing is left behind but the BYE's own transaction."""
+    dialog = Dialog.as_uac(invite, response)
+    user = ByeUser(core, call_id, "b", attempt)
+    ack = dialog.request("ACK", invite.cseq.number, [via_line(flow, core.new_branch()), MAX_FORWARDS])
+    reason = header("Reason", f'SIP;cause=487;text="{why}"')
+    bye = dialog.request("BYE", dialog.next_seq(), [via_line(flow, core.new_branch()), MAX_FORWARDS], (reason,))
+    core.record_message(now, call_id, "b", "out", flow, ack, attempt)
+    core.send(flow, ack.serialize())
+    core.record_message(now, call_id, "b", "out", flow, bye, attempt)
+    core.layer.send_request(bye, flow, user, now)

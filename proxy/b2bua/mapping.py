@@ -1,0 +1,165 @@
+"""What rules may never touch: the identity of each leg. It is built after the rules, so that no rule can break it.
+
+A message of one leg becomes a message of the other: every header field that belongs to a hop, a dialog or an endpoint's
+capabilities is taken out and ours is put in; all else crosses. Each edit is recorded by the `Draft`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.rewrite.draft import Draft
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
+from proxy.sip.headers import NameAddr, parse_name_addr
+from proxy.sip.message import Header, header
+from proxy.sip.uri import Uri
+
+__all__ = [
+    "ALLOW",
+    "ALLOW_OUTSIDE_DIALOG",
+    "contact_line",
+    "crossing_from",
+    "crossing_to",
+    "map_message",
+    "target_uri",
+    "via_line",
+]
+
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, NOTIFY"
+"""What we take inside a dialog."""
+
+ALLOW_OUTSIDE_DIALOG: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
+"""What we take without one."""
+
+_IDENTITY: Final = "builtin:identity"
+_TOPOLOGY: Final = "builtin:topology"
+_CAPABILITIES: Final = "builtin:capabilities"
+_LENGTH: Final = "builtin:length"
+_MALFORMED: Final = "builtin:malformed-header"
+
+_OWNED: Final = {
+    "via": _TOPOLOGY,
+    "record-route": _TOPOLOGY,
+    "route": _TOPOLOGY,
+    "path": _TOPOLOGY,
+    "service-route": _TOPOLOGY,
+    "contact": _IDENTITY,
+    "from": _IDENTITY,
+    "to": _IDENTITY,
+    "call-id": _IDENTITY,
+    "cseq": _IDENTITY,
+    "max-forwards": _IDENTITY,
+    "content-length": _LENGTH,
+    "allow": _CAPABILITIES,
+    "supported": _CAPABILITIES,
+    "require": _CAPABILITIES,
+    "proxy-require": _CAPABILITIES,
+    "unsupported": _CAPABILITIES,
+    "user-agent": _CAPABILITIES,
+    "server": _CAPABILITIES,
+    "session-expires": _CAPABILITIES,
+    "min-se": _CAPABILITIES,
+    "rseq": _CAPABILITIES,
+    "rack": _CAPABILITIES,
+    "timestamp": _CAPABILITIES,
+    "replaces": _IDENTITY,
+    "join": _IDENTITY,
+    "target-dialog": _IDENTITY,
+    "in-reply-to": _IDENTITY,
+    "authorization": "builtin:credentials",
+    "proxy-authorization": "builtin:credentials",
+    "www-authenticate": "builtin:credentials",
+    "proxy-authenticate": "builtin:credentials",
+    "authentication-info": "builtin:credentials",
+    "proxy-authentication-info": "builtin:credentials",
+    "": _MALFORMED,
+}
+"""Header fields that never cross, and the built-in step that takes them out."""
+
+
+def via_line(flow: Flow, branch: str) -> Header:
+    """Our Via for a request on a flow, asking for `rport` (RFC 3581)."""
+    return header("Via", f"SIP/2.0/{flow.transport.upper()} {flow.advertised};branch={branch};rport")
+
+
+def contact_line(flow: Flow) -> Header:
+    """Our Contact on a flow: an address of ours by which this very transport is reached."""
+    transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
+    return header("Contact", f"<sip:trunkline@{flow.advertised}{transport}>")
+
+
+def target_uri(target: Uri, dialed: str | None) -> str:
+    """The Request-URI of leg B: the target's URI as configured; one without a user takes the dialed one.
+
+    URI parameters that only say how to reach the target stay, as a UAC of RFC 3261 section 8.1.1.1 has them.
+    """
+    if target.user is None and dialed:
+        return target.replace(user=dialed).text
+    return target.text
+
+
+def _address_of(draft: Draft, key: str) -> NameAddr:
+    item = draft.find(key)
+    if item is None:
+        raise SipError(400, f"Missing {key.capitalize()} header")
+    return parse_name_addr(item.value)
+
+
+def crossing_from(draft: Draft, local_host: str, tag: str) -> str:
+    """The From of the other leg: display name and user cross, the host is ours.
+
+    An anonymous caller's `anonymous.invalid` stays, for it says something (RFC 3323 section 4.1.1.3).
+    """
+    address = _address_of(draft, "from")
+    return _with_host(address, local_host, f";tag={tag}")
+
+
+def crossing_to(draft: Draft, target: Uri) -> str:
+    """The To of leg B: who was dialed, at the target's host."""
+    host = target.host if target.port is None else f"{target.host}:{target.port}"
+    return _with_host(_address_of(draft, "to"), host, "")
+
+
+def _with_host(address: NameAddr, host: str, params: str) -> str:
+    uri = address.uri
+    if uri.host.lower() == "anonymous.invalid":
+        host = uri.host
+    user = f"{uri.user}@" if uri.user else ""
+    display = f"{address.display} " if address.display else ""
+    return f"{display}<sip:{user}{host}>{params}"
+
+
+def map_message(
+    draft: Draft, block: list[Header], capabilities: list[Header], routes: list[Header] | None = None
+) -> None:
+    """Take out of a draft what never crosses, and put in what is ours.
+
+    `block` goes on top: Via, Max-Forwards, From, To, Call-ID, CSeq, Contact (and for responses Record-Route).
+    `routes` follows the topmost Via lines' block as Route fields. `capabilities` (Allow, Supported, User-Agent …) and
+    Content-Length go to the end.
+    """
+    headers = draft.headers
+    at = 0
+    while at < len(headers):
+        step = _OWNED.get(headers[at].key)
+        if step is None:
+            at += 1
+        else:
+            draft.step = step
+            draft.remove(at)
+    draft.step = _IDENTITY
+    at = 0
+    for item in block:
+        draft.insert(at, item)
+        at += 1
+    if routes:
+        draft.step = _TOPOLOGY
+        for item in routes:
+            draft.insert(at, item)
+            at += 1
+    draft.step = _CAPABILITIES
+    for item in capabilities:
+        draft.append(item)
+    draft.step = _LENGTH
+    draft.append(header("Content-Length", str(len(draft.body))))

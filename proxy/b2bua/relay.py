@@ -1,0 +1,158 @@
+"""A request inside the dialog of one leg, taken to the other leg, and its responses back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.leg import ByeUser, Leg
+from proxy.b2bua.mapping import map_message
+from proxy.rewrite.draft import Draft
+from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
+from proxy.sdp.errors import SdpError
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
+from proxy.sip.message import Request, Response
+from proxy.transaction.client import ClientTransaction, make_cancel
+from proxy.transaction.server import ServerTransaction
+
+if TYPE_CHECKING:
+    from proxy.b2bua.call import Call
+
+__all__ = ["Relay"]
+
+
+class Relay:
+    """One relayed request: the server transaction on `leg`, the client transaction on `peer`.
+
+    A re-INVITE's 2xx is acknowledged at once when its offer came in the request; a late offer waits for the ACK.
+    """
+
+    __slots__ = ("_cancelled", "_request", "_tx_out", "call", "exchange", "leg", "peer", "tx")
+
+    def __init__(self, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction) -> None:
+        self.call = call
+        self.leg = leg
+        self.peer = peer
+        self.tx = tx
+        self.exchange = Exchange()
+        self._request: Request | None = None
+        self._tx_out: ClientTransaction | None = None
+        self._cancelled = False
+
+    @classmethod
+    def start(cls, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction, now: float) -> None:
+        """Relay a request, or refuse it where RFC 3261 section 14 says so."""
+        if tx.method == "INVITE":
+            if leg.invite_in is not None:
+                leg.reply(tx, 500, now, "Another INVITE is pending", (("Retry-After", "1"),))
+                return
+            if leg.invite_out or leg.answering:
+                leg.reply(tx, 491, now)
+                return
+            leg.invite_in = tx
+            peer.invite_out = True
+        relay = cls(call, leg, peer, tx)
+        tx.user = relay
+
+        def send(flow: Flow) -> None:
+            relay._send(flow, now)
+
+        def failed(reason: str) -> None:
+            relay._finish(now, 503, "Peer can't be reached")
+
+        peer.with_flow(send, failed)
+
+    def _send(self, flow: Flow, now: float) -> None:
+        call = self.call
+        try:
+            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange)
+        except (RuleReject, SdpError, SipError) as error:
+            self._finish(now, getattr(error, "status", 488), getattr(error, "reason", str(error)))
+            return
+        self._request = request
+        call.core.record_message(now, call.id, self.peer.side, "out", flow, request, call.attempt_number, changes)
+        self._tx_out = call.core.layer.send_request(request, flow, self, now)
+        if self.tx.method == "INVITE":
+            self.leg.reply(self.tx, 100, now)
+
+    def on_cancel(self, tx: ServerTransaction, now: float) -> None:
+        """The peer takes its re-INVITE back."""
+        self.leg.reply(tx, 200, now)
+        self._cancelled = True
+        self._cancel_out(now)
+
+    def _cancel_out(self, now: float) -> None:
+        out = self._tx_out
+        if out is not None and self._request is not None and out.provisional_received:
+            user = ByeUser(self.call.core, self.call.id, self.peer.side, self.call.attempt_number)
+            self.call.core.layer.send_request(make_cancel(self._request), out.flow, user, now)
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """The other leg's response."""
+        call, peer, leg = self.call, self.peer, self.leg
+        call.core.record_message(now, call.id, peer.side, "in", tx.flow, response, call.attempt_number)
+        status = response.status
+        if status == 100:
+            if self._cancelled:
+                self._cancel_out(now)
+            return
+        invite = tx.method == "INVITE"
+        if invite and 200 <= status < 300:
+            seq = response.cseq.number
+            if peer.repeat_ack(seq, now) or not peer.invite_out:
+                return
+        draft = Draft(response)
+        assert call.attempt is not None
+        try:
+            call.attempt.rules.apply(draft, call.attempt.context(B_TO_A if peer.side == "b" else A_TO_B))
+            if status < 300:
+                self.exchange.cross(draft, response.body)
+        except (RuleReject, SdpError) as error:
+            if status >= 200:
+                if invite and status < 300:
+                    peer.send_ack(response.cseq.number, now)
+                self._finish(now, 488, getattr(error, "reason", str(error)))
+            return
+        if 200 <= status < 300 and tx.method in ("INVITE", "UPDATE"):
+            peer.dialog.refresh_target(response)
+        block = leg.response_block(self.tx.request, self.tx.flow, success=status < 300)
+        map_message(draft, block, call.core.reply_capabilities)
+        mapped = draft.finish()
+        assert isinstance(mapped, Response)
+        call.core.record_message(
+            now, call.id, leg.side, "out", self.tx.flow, mapped, call.attempt_number, draft.changes
+        )
+        if status < 200:
+            self.tx.respond(mapped, now)
+            return
+        self._done()
+        if invite and status < 300:
+            if self.tx.request.body:
+                peer.send_ack(response.cseq.number, now)
+            else:
+                leg.late_answer = (response.cseq.number, self.exchange)
+            leg.answer(self.tx, mapped, now)
+            return
+        self.tx.respond(mapped, now)
+        if status in (408, 481):
+            call.hang_up(now, status, "The other side has lost the call")
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """The other leg never answered: its dialog is lost (RFC 3261 section 12.2.1.2)."""
+        self._finish(now, 408, "Request Timeout")
+        self.call.hang_up(now, 408, "The other side does not answer")
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """The other leg's connection broke."""
+        self._finish(now, 503, "Service Unavailable")
+
+    def _finish(self, now: float, status: int, reason: str) -> None:
+        if self.tx.last_status < 200:
+            self.leg.reply(self.tx, status, now, reason)
+        self._done()
+
+    def _done(self) -> None:
+        if self.tx.method == "INVITE":
+            self.leg.invite_in = None
+            self.peer.invite_out = False

@@ -1,0 +1,315 @@
+"""The B2BUA as one machine without I/O: bytes, timers and flows come in, effects go out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.b2bua.admission import admits, check_invite
+from proxy.b2bua.call import Call
+from proxy.b2bua.config import StackConfig
+from proxy.b2bua.core import Core
+from proxy.b2bua.effects import CloseFlow, Effect
+from proxy.b2bua.mapping import ALLOW, ALLOW_OUTSIDE_DIALOG
+from proxy.b2bua.relay import Relay
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow, Hop
+from proxy.sip.message import Request, Response
+from proxy.sip.parser import MalformedMessage, check_request, parse_message
+from proxy.sip.respond import make_response
+from proxy.transaction.server import ServerTransaction
+
+__all__ = ["Stack"]
+
+_IN_DIALOG_ONLY = frozenset(("BYE", "INFO", "UPDATE", "NOTIFY", "PRACK"))
+_KNOWN_METHODS = frozenset(("REGISTER", "SUBSCRIBE", "PUBLISH", "REFER", "MESSAGE"))
+
+
+class Stack:
+    """All calls of one process.
+
+    After every call of a method the owner takes `effects` and performs them in order. `now` is monotonic, in seconds.
+
+    Args:
+        config: what `settings` made of environment, file and flags.
+        new_id: gives a fresh token of at least 64 random bits, letters and digits only.
+        random: gives a number from 0 up to, not including, 1.
+    """
+
+    def __init__(self, config: StackConfig, new_id: Callable[[], str], random: Callable[[], float]) -> None:
+        self.config = config
+        self._core = Core(config, new_id, random, self)
+        self._core.allow(ALLOW)
+        self._draining = False
+        self._admitted: dict[str, bool] = {}
+        self.dropped = 0
+
+    # What the owner calls
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What is to be done, in order; take it with `take_effects`."""
+        return self._core.effects
+
+    def take_effects(self) -> list[Effect]:
+        """Hand the effects over; the stack begins a new list."""
+        effects = self._core.effects
+        if effects:
+            self._core.effects = []
+        return effects
+
+    @property
+    def calls_in_progress(self) -> int:
+        """How many calls have begun and not ended."""
+        return len(self._core.calls)
+
+    def tables(self) -> dict[str, int]:
+        """The sizes of all tables; every one is 0 when nothing is going on, but for `rejections`, which age."""
+        core = self._core
+        return {
+            "calls": len(core.calls),
+            "legs": len(core.legs),
+            "searches": core.searches,
+            "timers": len(core.timers),
+            "rejections": len(core.rejections),
+            **core.layer.tables(),
+        }
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timers` wants to be called, or None."""
+        return self._core.timers.next_deadline()
+
+    def handle_timers(self, now: float) -> None:
+        """Do what is due."""
+        self._core.timers.run(now)
+
+    def set_draining(self, on: bool) -> None:
+        """Refuse new calls with 503 and Retry-After, or take them again; calls in progress go on."""
+        self._draining = on
+
+    def hang_up_all(self, reason: str, now: float) -> None:
+        """End every call on both legs."""
+        for call in list(self._core.calls.values()):
+            call.hang_up(now, 503, reason)
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """Take one datagram, or one message framed from a stream."""
+        try:
+            message = parse_message(data)
+        except MalformedMessage as error:
+            self._malformed(error, data, flow, now)
+            return
+        if isinstance(message, Response):
+            self._receive_response(message, flow, now)
+        else:
+            self._receive_request(message, flow, now)
+
+    def stream_error(self, flow: Flow, error: SipError, now: float) -> None:
+        """The framer gave up on a connection: nothing on it can be trusted any more."""
+        self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
+        self._core.effects.append(CloseFlow(flow, error.reason))
+
+    def flow_closed(self, flow: Flow, now: float) -> None:
+        """A connection is gone."""
+        self._core.layer.flow_closed(flow, now)
+
+    def resolved(self, token: int, hops: list[Hop], now: float) -> None:
+        """Answer to `Resolve`."""
+        self._core.resolved(token, hops, now)
+
+    def resolve_failed(self, token: int, reason: str, now: float) -> None:
+        """Answer to `Resolve`."""
+        self._core.hop_failed(token, reason, now)
+
+    def flow_opened(self, token: int, flow: Flow, now: float) -> None:
+        """Answer to `Open`."""
+        self._core.flow_opened(token, flow, now)
+
+    def flow_failed(self, token: int, reason: str, now: float) -> None:
+        """Answer to `Open`."""
+        self._core.hop_failed(token, reason, now)
+
+    # Messages
+
+    def _malformed(self, error: MalformedMessage, data: bytes, flow: Flow, now: float) -> None:
+        """Answer what can be answered, drop the rest; strangers get silence."""
+        request = error.partial
+        self.dropped += 1
+        fields: dict[str, object] = {"flow": flow, "why": error.reason, "size": len(data)}
+        self._core.record("dropped", now, "", fields)
+        if request is None or request.method == "ACK" or not self._admits(flow):
+            return
+        self._refuse(request, flow, error, now)
+
+    def _refuse(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
+        """Answer a request without any state (RFC 3261 section 8.2.7)."""
+        if request.method == "ACK":
+            return
+        try:
+            response = make_response(
+                request,
+                error.status,
+                error.reason,
+                remote=flow.remote,
+                to_tag=self._core.new_id(),
+                headers=(*error.headers, ("Server", self.config.user_agent)),
+            )
+        except SipError:
+            return
+        fields: dict[str, object] = {
+            "flow": flow,
+            "method": request.method,
+            "status": error.status,
+            "reason": error.reason,
+            "call_id": request.get("call-id"),
+        }
+        self._core.record("refused", now, "", fields)
+        self._core.send(flow, response.serialize())
+
+    def _admits(self, flow: Flow) -> bool:
+        """Whether the peer may send us requests: by the allow-list, or since we opened the connection ourselves."""
+        if flow.reliable and not flow.listener:
+            return True
+        address = flow.remote[0]
+        known = self._admitted.get(address)
+        if known is None:
+            if len(self._admitted) > 10_000:
+                self._admitted.clear()
+            known = self._admitted[address] = admits(self.config.allow, address)
+        return known
+
+    def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
+        admitted = self._admits(flow)
+        try:
+            if not admitted and not self._belongs(request, flow):
+                self._stranger(request, flow, now)
+                return
+            check_request(request)
+        except SipError as error:
+            if admitted:
+                self._refuse(request, flow, error, now)
+            return
+        self._core.layer.receive_request(request, flow, now)
+
+    def _belongs(self, request: Request, flow: Flow) -> bool:
+        """Whether a request from outside the allow-list is part of a dialog with the very address it comes from.
+
+        Raises SipError.
+        """
+        leg = self._core.legs.get((request.call_id, request.to.tag or ""))
+        if leg is None and request.method in ("BYE", "ACK"):
+            return False
+        return leg is not None and leg.flow.remote[0] == flow.remote[0]
+
+    def _stranger(self, request: Request, flow: Flow, now: float) -> None:
+        self.dropped += 1
+        if self.config.refuse_strangers:
+            self._refuse(request, flow, SipError(403, "Source not allowed"), now)
+            return
+        fields: dict[str, object] = {"flow": flow, "why": "source not allowed", "method": request.method}
+        self._core.record("dropped", now, "", fields)
+
+    def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
+        try:
+            _ = response.via, response.cseq, response.call_id, response.to, response.from_
+        except SipError as error:
+            self.dropped += 1
+            self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
+            return
+        self._core.layer.receive_response(response, flow, now)
+
+    # What the transaction layer reports
+
+    def on_request(self, tx: ServerTransaction, now: float) -> None:
+        """A new request."""
+        request = tx.request
+        try:
+            tag = request.to.tag
+            if tag is not None:
+                self._in_dialog(tx, tag, now)
+            elif request.method == "INVITE":
+                self._invite(tx, now)
+            else:
+                self._outside(tx, now)
+        except SipError as error:
+            self._reject(tx, error, now)
+
+    def _in_dialog(self, tx: ServerTransaction, tag: str, now: float) -> None:
+        request = tx.request
+        leg = self._core.legs.get((request.call_id, tag))
+        if leg is None or leg.dialog.remote_tag != (request.from_.tag or ""):
+            raise SipError(481, "Call/Transaction Does Not Exist")
+        if request.get("max-forwards") == "0" and request.method != "BYE":
+            raise SipError(483, "Too Many Hops")
+        leg.dialog.accept(request)
+        leg.call.on_request(leg, tx, now)
+
+    def _invite(self, tx: ServerTransaction, now: float) -> None:
+        request = tx.request
+        core = self._core
+        replayed = core.rejections.find((request.call_id, request.from_.tag or ""), now)
+        if replayed is not None:
+            raise SipError(*replayed)
+        if core.layer.find_merged(request) is not None:
+            raise SipError(482, "Loop Detected")
+        check_invite(request, self.config, len(core.calls), self._draining)
+        Call(core, tx, now).start(now)
+
+    def _outside(self, tx: ServerTransaction, now: float) -> None:
+        """A request that is neither in a dialog nor an INVITE."""
+        method = tx.request.method
+        if method == "OPTIONS":
+            if self._draining:
+                raise SipError(503, "Draining", (("Retry-After", str(self.config.retry_after_s)),))
+            server = ("Server", self.config.user_agent)
+            self._answer(tx, 200, "OK", (("Allow", ALLOW), ("Accept", "application/sdp"), server), now)
+        elif method in _IN_DIALOG_ONLY:
+            raise SipError(481, "Call/Transaction Does Not Exist")
+        elif method in _KNOWN_METHODS:
+            raise SipError(405, "Method Not Allowed", (("Allow", ALLOW_OUTSIDE_DIALOG),))
+        else:
+            raise SipError(501, "Not Implemented", (("Allow", ALLOW_OUTSIDE_DIALOG),))
+
+    def _reject(self, tx: ServerTransaction, error: SipError, now: float) -> None:
+        fields: dict[str, object] = {
+            "flow": tx.flow,
+            "method": tx.method,
+            "status": error.status,
+            "reason": error.reason,
+            "call_id": tx.request.get("call-id"),
+        }
+        self._core.record("refused", now, "", fields)
+        self._answer(tx, error.status, error.reason, (*error.headers, ("Server", self.config.user_agent)), now)
+
+    def _answer(
+        self, tx: ServerTransaction, status: int, reason: str, headers: tuple[tuple[str, str], ...], now: float
+    ) -> None:
+        response = make_response(
+            tx.request, status, reason, remote=tx.flow.remote, to_tag=self._core.new_id(), headers=headers
+        )
+        tx.respond(response, now)
+
+    def on_ack(self, request: Request, flow: Flow, now: float) -> None:
+        """An ACK for a 2xx."""
+        leg = self._core.legs.get((request.call_id, request.to.tag or ""))
+        if leg is not None and leg.dialog.remote_tag == (request.from_.tag or ""):
+            leg.call.on_ack(leg, request, now)
+
+    def on_cancel(self, tx: ServerTransaction, invite: ServerTransaction | None, now: float) -> None:
+        """A CANCEL."""
+        user = None if invite is None else invite.user
+        if isinstance(user, (Call, Relay)):
+            user.on_cancel(tx, now)
+        elif invite is not None:
+            self._answer(tx, 200, "OK", (("Server", self.config.user_agent),), now)
+        else:
+            self._reject(tx, SipError(481, "Call/Transaction Does Not Exist"), now)
+
+    def on_stray_response(self, response: Response, flow: Flow, now: float) -> None:
+        """A response that belongs to no transaction: it has come too late, or was never ours."""
+        self._core.record("dropped", now, "", {"flow": flow, "why": "stray response", "status": response.status})
+
+    def on_server_failure(self, tx: ServerTransaction, now: float) -> None:
+        """A response could not be sent, or a failure response was never acknowledged."""
+        user = tx.user
+        if isinstance(user, Call):
+            user.on_caller_lost(now)
