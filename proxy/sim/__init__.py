@@ -1,1 +1,1 @@
-"""Simulated neighbours for tests, demo and load: a Twilio trunk and the OpenAI SIP endpoint."""
+"""The two neighbours, simulated with their real defects: for tests, the demonstration and load."""
