@@ -1,0 +1,254 @@
+"""Where events go: JSON lines with phone numbers and secrets masked, and the operational log beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import orjson
+import structlog
+
+from proxy.audit.records import Change, Event
+from proxy.audit.redact import Redaction, mask_line, mask_number, mask_text
+from proxy.audit.writer import LineWriter
+
+__all__ = ["LEVELS", "JsonLinesSink", "LineWriter", "Sink", "configure_logs", "timestamp"]
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+_EVENT_LEVEL: Final = {"call-end": "info", "refused": "info", "dropped": "info"}
+_FLOOD_PER_S: Final = 20
+_FLOOD_KINDS: Final = frozenset(("refused", "dropped"))
+_READABLE: Final = frozenset(("call_id", "branch", "tag", "id", "token", "rules", "target", "method", "step"))
+_NUMBERS: Final = frozenset(("from", "to", "caller", "called", "number", "user", "diversion"))
+
+
+class Sink(Protocol):
+    """Takes events."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event. Never raises and never waits."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonLinesSink:
+    """Events as JSON lines.
+
+    At level `info` that is one `call-end` a call, and what was refused or dropped (at most 20 a second of each kind; a
+    later line says how many were `suppressed`). At `debug` it is every event, with messages and changes.
+
+    Args:
+        writer: where lines go.
+        level: "debug", "info", "warning" or "error".
+        redaction: what is masked.
+        wall_offset: seconds to add to an event's time for the Unix time; None follows the system's clock.
+    """
+
+    def __init__(
+        self,
+        writer: LineWriter,
+        level: str = "info",
+        redaction: Redaction | None = None,
+        *,
+        wall_offset: float | None = None,
+    ) -> None:
+        self._writer = writer
+        self._level = LEVELS[level]
+        self._redaction = redaction or Redaction()
+
+        self._clock = _WallClock(wall_offset)
+        self._flood = _Flood()
+
+    def emit(self, event: Event) -> None:
+        """Write one event, if the level asks for it."""
+        level = _EVENT_LEVEL.get(event.kind, "debug")
+        if LEVELS[level] < self._level:
+            return
+        suppressed = 0
+        if self._level > LEVELS["debug"] and event.kind in _FLOOD_KINDS:
+            allowed = self._flood.allow(event.kind, event.time)
+            if allowed is None:
+                return
+            suppressed = allowed
+        record = self._record(event, level)
+        if suppressed:
+            record["suppressed"] = suppressed
+        self._writer.write(_dump(record))
+
+    def _record(self, event: Event, level: str) -> dict[str, object]:
+        record: dict[str, object] = {
+            "time": timestamp(self._clock.at(event.time)),
+            "level": level,
+            "event": event.kind,
+        }
+        if event.call:
+            record["call"] = event.call
+        if event.leg:
+            record["leg"] = event.leg
+        if event.attempt:
+            record["attempt"] = event.attempt
+        for name, value in event.fields.items():
+            record[name] = _plain(name, value, self._redaction)
+        return record
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class _Flood:
+    """Counts lines of a kind in each second."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int, int]] = {}
+
+    def allow(self, kind: str, now: float) -> int | None:
+        """None when this second has had enough of a kind, else how many were left out before this one."""
+        second, written, left_out = self._counts.get(kind, (int(now), 0, 0))
+        if int(now) != second:
+            second, written = int(now), 0
+        if written >= _FLOOD_PER_S:
+            self._counts[kind] = (second, written, left_out + 1)
+            return None
+        self._counts[kind] = (second, written + 1, 0)
+        return left_out
+
+
+class _WallClock:
+    """Monotonic time to Unix time. The offset is looked up again each second, since the system's clock may be set."""
+
+    __slots__ = ("_fixed", "_offset", "_until")
+
+    def __init__(self, offset: float | None) -> None:
+        self._fixed = offset
+        self._offset = 0.0
+        self._until = 0.0
+
+    def at(self, moment: float) -> float:
+        if self._fixed is not None:
+            return moment + self._fixed
+        now = time.monotonic()
+        if now >= self._until:
+            self._offset = time.time() - now
+            self._until = now + 1.0
+        return moment + self._offset
+
+
+def timestamp(unix_time: float) -> str:
+    """A moment as RFC 3339 in UTC with microseconds."""
+    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _plain(name: str, value: object, redaction: Redaction) -> object:
+    """A field's value as JSON can hold it, masked."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return _text(name, value, redaction)
+        case bytes():
+            return mask_text(value.decode("utf-8", "backslashreplace"), redaction)
+        case Change():
+            return {
+                "step": value.step,
+                "part": value.part,
+                "index": value.index,
+                "before": _line(value.before, redaction),
+                "after": _line(value.after, redaction),
+            }
+        case Mapping():
+            return {str(key): _plain(str(key), item, redaction) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(name, item, redaction) for item in value]
+        case _:
+            serialize: Callable[[], bytes] | None = getattr(value, "serialize", None)
+            if serialize is not None:
+                return mask_text(serialize().decode("utf-8", "backslashreplace"), redaction)
+            return _text(name, str(value), redaction)
+
+
+def _text(name: str, value: str, redaction: Redaction) -> str:
+    if name in _READABLE:
+        return value
+    if name in _NUMBERS and redaction.mask_numbers and value.lstrip("+").isdigit():
+        return mask_number(value)
+    return mask_text(value, redaction)
+
+
+def _line(line: str | None, redaction: Redaction) -> str | None:
+    return None if line is None else mask_line(line, redaction)
+
+
+def _dump(record: Mapping[str, object]) -> bytes:
+    """One line of JSON. Bytes that are not UTF-8 (surrogates in text) are written as `\\xNN`."""
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return orjson.dumps(_valid(record), option=orjson.OPT_APPEND_NEWLINE, default=str)
+
+
+def _valid(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        case Mapping():
+            return {_valid(str(key)): _valid(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_valid(item) for item in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return str(value)
+        case _:
+            return value
+
+
+class _LogLines:
+    """What structlog writes to: finished lines."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: bytes) -> None:
+        """Write one line."""
+        self._writer.write(line)
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+def configure_logs(writer: LineWriter, level: str = "info", redaction: Redaction | None = None) -> None:
+    """Send the operational log (start, stop, listeners, connections, TLS errors) as JSON lines to a writer.
+
+    A line has `time`, `level`, `event` and its own fields, as those of `JsonLinesSink` have.
+    """
+    masked = redaction or Redaction()
+
+    def render(_logger: object, _method: str, fields: Mapping[str, Any]) -> bytes:
+        record: dict[str, object] = {
+            "time": timestamp(time.time()),
+            "level": fields.get("level", "info"),
+            "event": fields.get("event", ""),
+        }
+        for name, value in fields.items():
+            if name not in record:
+                record[name] = _plain(name, value, masked)
+        return _dump(record)
+
+    processors: Iterable[Any] = (
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        render,
+    )
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: _LogLines(writer),
+        cache_logger_on_first_use=False,
+    )

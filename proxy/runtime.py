@@ -1,0 +1,362 @@
+"""The composition root: drives the stack with bytes and time, and performs what it wants done."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from proxy.audit.sinks import Sink
+from proxy.audit.throttle import Throttle
+from proxy.b2bua.config import StackConfig
+from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.stack import Stack
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow, Hop
+from proxy.transport.errors import ResolveError, TlsError
+from proxy.transport.listener import Listener
+from proxy.transport.manager import Transports
+from proxy.transport.resolver import Resolver, numeric_hop
+from proxy.transport.stream import StreamSettings
+from proxy.transport.tls import TlsSettings
+
+__all__ = ["Runtime", "StackFactory", "StackLike"]
+
+_GOODBYE_S: Final = 2.0
+_POLL_S: Final = 0.05
+_LOG_INTERVAL_S: Final = 10.0
+_GC_THRESHOLDS: Final = (25_000, 20, 50)
+
+
+class StackLike(Protocol):
+    """What the runtime needs of a stack."""
+
+    @property
+    def calls_in_progress(self) -> int:
+        """How many calls have begun and not ended."""
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done, in order."""
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """One datagram, or one message of a stream."""
+
+    def stream_error(self, flow: Flow, error: SipError, now: float) -> None:
+        """A stream can't be framed any more."""
+
+    def flow_closed(self, flow: Flow, now: float) -> None:
+        """A connection is gone."""
+
+    def flow_in_use(self, flow: Flow) -> bool:
+        """Whether a call needs a connection to stay open."""
+
+    def resolved(self, token: int, hops: list[Hop], now: float) -> None:
+        """Answer to Resolve."""
+
+    def resolve_failed(self, token: int, reason: str, now: float) -> None:
+        """Answer to Resolve."""
+
+    def flow_opened(self, token: int, flow: Flow, now: float) -> None:
+        """Answer to Open."""
+
+    def flow_failed(self, token: int, reason: str, now: float) -> None:
+        """Answer to Open."""
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timers` must be called."""
+
+    def handle_timers(self, now: float) -> None:
+        """Do what is due."""
+
+    def set_draining(self, on: bool) -> None:
+        """Take no new calls."""
+
+    def hang_up_all(self, reason: str, now: float) -> None:
+        """End every call."""
+
+
+StackFactory = Callable[[StackConfig, Callable[[], str], Callable[[], float]], StackLike]
+
+
+class Runtime:
+    """One process of Trunkline. The caller installs uvloop: `uvloop.run(Runtime(...).run())`.
+
+    Args:
+        config: for the stack.
+        listeners: where to listen.
+        tls: certificates and trust.
+        sinks: who gets events; closed by `stop`.
+        stream: limits of TCP and TLS connections.
+        resolver: finds the hops of URIs; None asks the system's nameservers.
+        drain_s: how long calls may go on after SIGTERM before they are ended.
+        make_stack: makes the stack; tests may give their own.
+        on_reload: called on SIGHUP after the certificate was read again.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        listeners: Sequence[Listener],
+        *,
+        tls: TlsSettings | None = None,
+        sinks: Sequence[Sink] = (),
+        stream: StreamSettings | None = None,
+        resolver: Resolver | None = None,
+        drain_s: float = 30.0,
+        make_stack: StackFactory | None = None,
+        on_reload: Callable[[], None] | None = None,
+    ) -> None:
+        self.stack: StackLike = (make_stack or Stack)(config, _new_id, random.SystemRandom().random)
+        self.transports = Transports(self, public_address=config.public_address, tls=tls, stream=stream)
+        self._wanted = tuple(listeners)
+        self._sinks = tuple(sinks)
+        self._resolver = resolver or Resolver()
+        self._drain_s = drain_s
+        self._on_reload = on_reload
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._performing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = float("inf")
+        self._faults = Throttle(_LOG_INTERVAL_S)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._hurry: asyncio.Event | None = None
+        self._log = structlog.get_logger(__name__)
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Where the process listens, with the real ports, after `start`."""
+        return self.transports.listeners
+
+    # The life of the process
+
+    async def start(self) -> None:
+        """Open all listeners, or none. Raises ListenError or TlsError, one line each."""
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        await self.transports.start(self._wanted)
+
+    async def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Run until SIGTERM or SIGINT, then let calls end. `on_ready` is called once everything listens.
+
+        A second signal ends the calls at once. SIGHUP reads the certificate again. Raises ListenError or TlsError.
+        """
+        await self.start()
+        _tune_gc()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        try:
+            self._log.info("started", listeners=[str(listener) for listener in self.listeners], pid=os.getpid())
+            if on_ready is not None:
+                on_ready()
+            assert self._stopping is not None
+            await self._stopping.wait()
+            await self.drain()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            await self.stop()
+
+    def request_stop(self) -> None:
+        """Begin to drain; when asked again, end the calls at once."""
+        assert self._stopping is not None
+        assert self._hurry is not None
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Read the certificate again, then call the hook; what fails is logged and changes nothing."""
+        try:
+            self.transports.reload_certificate()
+            if self._on_reload is not None:
+                self._on_reload()
+        except TlsError as error:
+            self._log.error("reload-failed", reason=str(error))
+        except Exception:
+            self._log.exception("reload-failed")
+
+    async def drain(self) -> None:
+        """Take no new calls, wait for those in progress up to `drain_s`, then end them."""
+        stack = self.stack
+        stack.set_draining(True)
+        self._perform()
+        calls = stack.calls_in_progress
+        self._log.info("draining", calls=calls, drain_s=self._drain_s)
+        await self._wait_for_calls(self._drain_s)
+        left = stack.calls_in_progress
+        if left:
+            self._log.warning("hanging-up", calls=left)
+            self._drive(stack.hang_up_all, "Shutting down")
+            assert self._hurry is not None
+            self._hurry.clear()
+            await self._wait_for_calls(_GOODBYE_S)
+
+    async def _wait_for_calls(self, limit_s: float) -> None:
+        assert self._hurry is not None
+        deadline = time.monotonic() + limit_s
+        while self.stack.calls_in_progress and not self._hurry.is_set() and time.monotonic() < deadline:
+            try:
+                await asyncio.wait_for(self._hurry.wait(), _POLL_S)
+            except TimeoutError:
+                pass
+
+    async def stop(self) -> None:
+        """Close everything, sinks last. Calls that are in progress are dropped without a word."""
+        for task in tuple(self._resolving):
+            task.cancel()
+        await asyncio.gather(*self._resolving, return_exceptions=True)
+        await self.transports.stop()
+        await self._resolver.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._log.info("stopped", calls=self.stack.calls_in_progress)
+        for sink in self._sinks:
+            sink.close()
+
+    # What transports report (StreamHooks)
+
+    def receive(self, data: bytes, flow: Flow) -> None:
+        """One whole message came in. This is the hot path."""
+        try:
+            self.stack.receive(data, flow, time.monotonic())
+        except Exception as error:
+            self._fault(error, flow)
+        self._perform()
+
+    def stream_error(self, flow: Flow, error: SipError) -> None:
+        """A stream can't be framed any more."""
+        self._drive(self.stack.stream_error, flow, error)
+
+    def closed(self, flow: Flow) -> None:
+        """A connection is gone."""
+        self._drive(self.stack.flow_closed, flow)
+
+    def in_use(self, flow: Flow) -> bool:
+        """Whether a call needs a connection."""
+        return self.stack.flow_in_use(flow)
+
+    # Time
+
+    def _arm(self) -> None:
+        """Have the one timer fire in time for the next deadline; a later one is found when it fires."""
+        deadline = self.stack.next_deadline()
+        if deadline is None or deadline >= self._armed_for:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        assert self._loop is not None
+        self._armed_for = deadline
+        # libuv counts in whole milliseconds: one more, so that it never fires before the deadline.
+        self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0.0) + 0.001, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._armed_for = float("inf")
+        self._drive(self.stack.handle_timers)
+
+    # Effects
+
+    def _drive(self, step: Callable[..., None], *arguments: object) -> None:
+        """Call the stack with the time, then do what it wants. A fault in it stays with this one step."""
+        try:
+            step(*arguments, time.monotonic())
+        except Exception as error:
+            self._fault(error, arguments[0] if arguments else "")
+        self._perform()
+
+    def _perform(self) -> None:
+        """Perform effects in order until there are none; those that answers bring up come after the rest."""
+        if self._performing:
+            return
+        self._performing = True
+        take = self.stack.take_effects
+        send = self.transports.send
+        try:
+            while effects := take():
+                for effect in effects:
+                    try:
+                        if isinstance(effect, Send):
+                            send(effect.flow, effect.data)
+                        elif isinstance(effect, Record):
+                            for sink in self._sinks:
+                                sink.emit(effect.event)
+                        else:
+                            self._perform_rare(effect)
+                    except Exception as error:
+                        self._fault(error, type(effect).__name__)
+        finally:
+            self._performing = False
+        self._arm()
+
+    def _perform_rare(self, effect: Open | Resolve | CloseFlow) -> None:
+        if isinstance(effect, CloseFlow):
+            self.transports.close_flow(effect.flow, effect.why)
+            return
+        token = effect.token
+        if isinstance(effect, Open):
+            self.transports.open(effect.hop, lambda flow, reason: self._opened(token, flow, reason))
+            return
+        hop = numeric_hop(effect.uri)
+        if hop is not None:
+            self._drive(self.stack.resolved, token, [hop])
+            return
+        task = asyncio.get_running_loop().create_task(self._resolve(effect))
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
+
+    def _opened(self, token: int, flow: Flow | None, reason: str) -> None:
+        if flow is not None:
+            self._drive(self.stack.flow_opened, token, flow)
+        else:
+            self._drive(self.stack.flow_failed, token, reason)
+
+    async def _resolve(self, effect: Resolve) -> None:
+        try:
+            hops = await self._resolver.resolve(effect.uri)
+        except ResolveError as error:
+            self._log.warning("resolve-failed", uri=str(effect.uri), reason=error.reason)
+            self._drive(self.stack.resolve_failed, effect.token, error.reason)
+        except Exception as error:
+            self._fault(error, str(effect.uri))
+            self._drive(self.stack.resolve_failed, effect.token, "internal error while resolving")
+        else:
+            self._drive(self.stack.resolved, effect.token, hops)
+
+    def _fault(self, error: Exception, subject: object) -> None:
+        """Log a fault of our own with its traceback, once in a while for each place; no other call is harmed."""
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = (type(error), place.tb_frame.f_code if place else None, place.tb_lineno if place else 0)
+        suppressed = self._faults.allow(where, time.monotonic())
+        if suppressed is not None:
+            self._log.error("internal-error", subject=str(subject), exc_info=error, suppressed=suppressed)
+
+
+def _new_id() -> str:
+    """80 random bits in hexadecimal."""
+    return os.urandom(10).hex()
+
+
+def _tune_gc() -> None:
+    """Spend little time on garbage collection.
+
+    What exists after start lives as long as the process: `freeze` takes it out of every later collection. Messages and
+    events are freed by reference counts; cycles (calls and their legs) are few, so that the young generation may grow
+    large before it is searched. The default of 700 objects would search several times for every call.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
