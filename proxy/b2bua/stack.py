@@ -112,6 +112,10 @@ class Stack:
         """A connection is gone."""
         self._core.layer.flow_closed(flow, now)
 
+    def flow_in_use(self, flow: Flow) -> bool:
+        """Whether a dialog needs a flow, so that an idle connection must stay open; asked seldom."""
+        return any(leg.flow is flow for leg in self._core.legs.values())
+
     def resolved(self, token: int, hops: list[Hop], now: float) -> None:
         """Answer to `Resolve`."""
         self._core.resolved(token, hops, now)
