@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from proxy.sdp.errors import SdpError
+
 if TYPE_CHECKING:
     from proxy.rewrite.draft import Draft
 
@@ -89,11 +91,16 @@ class Rule:
         why: the reason that its author gave.
         step: `rule:<set>/<id>`, as it stands in change records.
         line: where it begins in its file, from 1 on.
+        direction: the only direction that it is for; None for both.
+        message: `request` or `response`, the only kind of message that it is for; None for both.
+        methods: the only methods that it is for; None for all.
         tests: all must hold.
         actions: done in order.
+        needs: header keys (lower-case long form) of which one must be present, or the rule changes nothing; None when
+            that can't be told.
     """
 
-    __slots__ = ("actions", "id", "line", "step", "tests", "why")
+    __slots__ = ("actions", "direction", "id", "line", "message", "methods", "needs", "step", "tests", "why")
 
     def __init__(
         self,
@@ -101,15 +108,38 @@ class Rule:
         why: str,
         step: str,
         line: int,
-        tests: tuple[Callable[[Draft, Context], bool], ...],
-        actions: tuple[Callable[[Draft, Context], None], ...],
+        *,
+        direction: str | None = None,
+        message: str | None = None,
+        methods: frozenset[str] | None = None,
+        tests: tuple[Callable[[Draft, Context], bool], ...] = (),
+        actions: tuple[Callable[[Draft, Context], None], ...] = (),
+        needs: frozenset[str] | None = None,
     ) -> None:
         self.id = id
         self.why = why
         self.step = step
         self.line = line
+        self.direction = direction
+        self.message = message
+        self.methods = methods
         self.tests = tests
         self.actions = actions
+        self.needs = needs
+
+
+class _Table:
+    """The rules that can match requests, or responses, of one direction: by method, and for all other methods."""
+
+    __slots__ = ("by_method", "others")
+
+    def __init__(self, rules: list[Rule]) -> None:
+        methods = {method for rule in rules for method in rule.methods or ()}
+        self.by_method: dict[str, tuple[Rule, ...]] = {
+            method: tuple([rule for rule in rules if rule.methods is None or method in rule.methods])
+            for method in methods
+        }
+        self.others = tuple([rule for rule in rules if rule.methods is None])
 
 
 class RuleSet:
@@ -123,7 +153,7 @@ class RuleSet:
         rules: all enabled rules.
     """
 
-    __slots__ = ("description", "name", "rules", "source", "version")
+    __slots__ = ("_tables", "description", "name", "rules", "source", "version")
 
     def __init__(self, name: str, source: str, version: str, rules: Iterable[Rule], description: str = "") -> None:
         self.name = name
@@ -131,11 +161,45 @@ class RuleSet:
         self.version = version
         self.description = description
         self.rules = tuple(rules)
+        self._tables = {
+            (direction, message == "response"): _Table(
+                [rule for rule in self.rules if rule.direction in (None, direction) and rule.message in (None, message)]
+            )
+            for direction in (A_TO_B, B_TO_A)
+            for message in ("request", "response")
+        }
+
+    def __repr__(self) -> str:
+        return f"<RuleSet {self.name} {self.version} of {len(self.rules)} rules>"
 
     def apply(self, draft: Draft, context: Context) -> None:
-        """Edit the draft by every rule that matches, in order. Raises RuleReject."""
-        for rule in self.rules:
-            if all([test(draft, context) for test in rule.tests]):
+        """Edit the draft by every rule that matches, in order; a later rule sees what the earlier ones did.
+
+        Each edit is recorded under the rule's step; afterwards `draft.step` is what it was. Raises RuleReject: when a
+        rule says so, with 488 when no usable SDP is left, with 400 when a rule needs an SDP that can't be understood.
+        """
+        table = self._tables[context.direction, draft.status != 0]
+        rules = table.by_method.get(draft.method, table.others)
+        step = draft.step
+        changes = draft.changes
+        changed = len(changes)
+        present = {item.key for item in draft.headers}
+        try:
+            for rule in rules:
+                if rule.needs is not None:
+                    if len(changes) != changed:
+                        changed = len(changes)
+                        present = {item.key for item in draft.headers}
+                    if present.isdisjoint(rule.needs):
+                        continue
                 draft.step = rule.step
-                for action in rule.actions:
-                    action(draft, context)
+                for test in rule.tests:
+                    if not test(draft, context):
+                        break
+                else:
+                    for action in rule.actions:
+                        action(draft, context)
+        except SdpError as error:
+            raise RuleReject(400, f"Malformed SDP: {error.reason}", draft.step) from error
+        finally:
+            draft.step = step

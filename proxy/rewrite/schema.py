@@ -1,0 +1,238 @@
+"""The kinds of values that a rule file is made of: each reads a node, or reports what is wrong with it.
+
+`read` returns the value, or None after it has reported at least one mistake; it never stops at the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from proxy.rewrite.nodes import Node, Report, nearest
+
+__all__ = ["Field", "Flag", "Keys", "Kind", "Listing", "Many", "Text", "Values", "Whole", "Word", "WordOr", "keys_once"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+
+Values = dict[str, Any]
+"""What `Keys` read, by key: of each present or defaulted field the value that its kind gave."""
+
+_TEXT_LIMIT: Final = 4096
+_BREAKS: Final = frozenset("\r\n\x00")
+
+
+class Kind(Protocol[T_co]):
+    """What may stand at a place.
+
+    Attributes:
+        allowed: what is allowed there, in a few words.
+    """
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed there, in a few words."""
+
+    def read(self, node: Node, report: Report) -> T_co | None:
+        """The value, or None after a mistake was reported."""
+
+
+class Flag:
+    """`true` or `false`."""
+
+    allowed: str = "true or false"
+
+    def read(self, node: Node, report: Report) -> bool | None:
+        """Read a flag; the words that YAML 1.1 took for flags are refused with a hint."""
+        if node.kind == "flag":
+            return node.text.lower() == "true"
+        meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(node.text.lower(), "")
+        report.add(node, "is not a flag", self.allowed, meant)
+        return None
+
+
+class Whole:
+    """A whole number within limits."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low = low
+        self.high = high
+        self.allowed = f"a whole number from {low} to {high}" if low < high else f"{low}"
+
+    def read(self, node: Node, report: Report) -> int | None:
+        """Read a number."""
+        if node.kind != "number" or len(node.text) > 12:
+            report.add(node, "is not a whole number", self.allowed)
+            return None
+        value = int(node.text)
+        if not self.low <= value <= self.high:
+            report.add(node, "is out of range", self.allowed)
+            return None
+        return value
+
+
+class Text:
+    """Text on one line; a number or flag counts as the text that was written."""
+
+    allowed: str = "text on one line"
+
+    def __init__(self, limit: int = _TEXT_LIMIT, allow_breaks: bool = False) -> None:
+        self.limit = limit
+        self.allow_breaks = allow_breaks
+
+    def read(self, node: Node, report: Report) -> str | None:
+        """Read text. Line breaks and NUL are refused, so that none can be injected into a message."""
+        if not node.is_scalar:
+            report.add(node, "stands where text must", self.allowed)
+            return None
+        if len(node.text) > self.limit:
+            report.add(node, "is too long", f"up to {self.limit} characters")
+            return None
+        if not self.allow_breaks and not _BREAKS.isdisjoint(node.text):
+            report.add(node, "has a line break or NUL in it", self.allowed)
+            return None
+        if not node.text.strip():
+            report.add(node, "is empty", self.allowed)
+            return None
+        return node.text
+
+
+class Word:
+    """One of a few words."""
+
+    def __init__(self, words: Iterable[str], what: str = "is not known here") -> None:
+        self.words = tuple(words)
+        self.what = what
+        self.allowed = ", ".join(self.words)
+
+    def read(self, node: Node, report: Report) -> str | None:
+        """Read one of the words."""
+        if node.is_scalar and node.text in self.words:
+            return node.text
+        report.add(node, self.what, self.allowed, nearest(node.text, self.words) if node.is_scalar else "")
+        return None
+
+
+class WordOr(Generic[T]):
+    """A special word, which is read as itself, or something of another kind."""
+
+    def __init__(self, word: str, other: Kind[T]) -> None:
+        self.word = word
+        self.other = other
+        self.allowed = f"{word}, or {other.allowed}"
+
+    def read(self, node: Node, report: Report) -> str | T | None:
+        """Read the word or the other kind."""
+        if node.is_scalar and node.text == self.word:
+            return self.word
+        if node.kind == "text" and nearest(node.text, (self.word,)):
+            report.add(node, "is not known here", self.allowed, self.word)
+            return None
+        return self.other.read(node, report)
+
+
+class Listing(Generic[T]):
+    """A list with at least one entry, all of one kind."""
+
+    def __init__(self, item: Kind[T], limit: int = 10_000) -> None:
+        self.item = item
+        self.limit = limit
+        self.allowed = f"a list of: {item.allowed}"
+
+    def read(self, node: Node, report: Report) -> list[T] | None:
+        """Read a list."""
+        if node.kind != "list":
+            report.add(node, "stands where a list must", self.allowed)
+            return None
+        if not node.items:
+            report.add(node, "is empty", self.allowed)
+            return None
+        if len(node.items) > self.limit:
+            report.add(node, "is too long", f"up to {self.limit} entries")
+            return None
+        values = [self.item.read(item, report) for item in node.items]
+        good = [value for value in values if value is not None]
+        return good if len(good) == len(values) else None
+
+
+class Many(Generic[T]):
+    """One of a kind, or a list of them."""
+
+    def __init__(self, item: Kind[T]) -> None:
+        self.item = item
+        self.listing = Listing(item)
+        self.allowed = f"{item.allowed}; one or a list"
+
+    def read(self, node: Node, report: Report) -> list[T] | None:
+        """Read one or several; always gives a list."""
+        if node.kind == "list":
+            return self.listing.read(node, report)
+        value = self.item.read(node, report)
+        return None if value is None else [value]
+
+
+class Field:
+    """One key of a mapping: the kind of its value, and whether it must stand there."""
+
+    def __init__(self, kind: Kind[object], required: bool = False) -> None:
+        self.kind = kind
+        self.required = required
+
+
+def keys_once(node: Node, report: Report) -> bool:
+    """Check that a mapping has each key once and only text for keys."""
+    good = True
+    seen: dict[str, int] = {}
+    for key, _ in node.pairs:
+        if not key.is_scalar:
+            report.add(key, "can't be a key", "a word")
+            good = False
+        elif key.text in seen:
+            report.add(key, f"stands twice; it stood on line {seen[key.text]} already")
+            good = False
+        else:
+            seen[key.text] = key.line
+    return good
+
+
+class Keys:
+    """A mapping with known keys."""
+
+    def __init__(self, known: Mapping[str, Field], what: str = "is not a key here") -> None:
+        self.known = dict(known)
+        self.what = what
+        self.allowed = f"a mapping with {', '.join(self.known)}"
+
+    def read(self, node: Node, report: Report) -> Values | None:
+        """Read a mapping; every unknown, doubled and missing key is reported.
+
+        What stands under a misspelt key is checked as if it were under the right one.
+        """
+        if node.kind != "mapping":
+            report.add(node, "stands where a mapping must", self.allowed)
+            return None
+        good = keys_once(node, report)
+        values: Values = {}
+        present = {key.text for key, _ in node.pairs}
+        for key, value in node.pairs:
+            field = self.known.get(key.text) if key.is_scalar else None
+            if field is None:
+                good = False
+                if key.is_scalar:
+                    meant = nearest(key.text, self.known)
+                    report.add(key, self.what, ", ".join(self.known), meant)
+                    if meant and node.value(meant) is None:
+                        self.known[meant].kind.read(value, report)
+                        present.add(meant)
+                continue
+            got = field.kind.read(value, report)
+            if got is None:
+                good = False
+            else:
+                values[key.text] = got
+        for name, field in self.known.items():
+            if field.required and name not in present:
+                report.add(node, f'lacks "{name}"', field.kind.allowed)
+                good = False
+        return values if good else None
