@@ -1,0 +1,105 @@
+"""`trunkline check`: settings and rules, checked and shown as `run` would use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from proxy.b2bua.config import StackConfig
+from proxy.commands.prepare import prepare
+from proxy.rewrite.engine import RuleSet
+from proxy.rulefiles import RuleFileError, load_file
+from proxy.settings import Settings, SettingsError
+
+__all__ = ["check_rule_files", "check_settings"]
+
+
+def check_rule_files(paths: Sequence[str]) -> None:
+    """Check rule files alone and list the sets in them. Raises SettingsError with every mistake."""
+    sets: list[RuleSet] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            sets.append(load_file(Path(path)))
+        except RuleFileError as error:
+            problems += [str(problem) for problem in error.problems]
+    if problems:
+        raise SettingsError(problems)
+    Console(highlight=False).print(_rules_table(sets, default=None))
+
+
+def check_settings(flags: Mapping[str, Any]) -> None:
+    """Check everything and show it. Raises SettingsError with every mistake."""
+    prepared = prepare(flags)
+    console = Console(highlight=False)
+    console.print(_settings_table(prepared.settings, prepared.config))
+    console.print(_attempts_table(prepared.config))
+    console.print(_rules_table(prepared.rules.values(), prepared.default_rules))
+    for line in prepared.settings.notes():
+        console.print(f"[yellow]note:[/yellow] {line}", soft_wrap=True)
+
+
+def _plain_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def _settings_table(settings: Settings, config: StackConfig) -> Table:
+    table = _plain_table("Settings")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    retry = config.retry
+    on = sorted(map(str, retry.statuses))
+    on += [
+        name for name, active in (("transport", retry.on_transport_failure), ("timeout", retry.on_timeout)) if active
+    ]
+    rows = {
+        "file": str(settings.config or "none"),
+        "listen": ", ".join(map(str, settings.listeners())),
+        "public address": config.public_address,
+        "targets": "\n".join(f"{target.name}: {target.uri}" for target in config.targets.values()),
+        "allow": ", ".join(settings.allow) + f" ({len(config.allow)} ranges)",
+        "others get": "403 Forbidden" if config.refuse_strangers else "no answer",
+        "codecs": ", ".join(config.codecs),
+        "crypto": ", ".join(config.crypto_suites),
+        "retry": f"on {', '.join(on)}; {retry.max_attempts} attempts in {retry.deadline_s:g} s",
+        "certificate": str(settings.tls.certificate or "none"),
+        "authorities": str(settings.tls.ca_file or "those of the system"),
+        "calls at most": str(config.max_calls),
+        "log": f"{settings.log_level} on stdout" + (f", all to {settings.events_file}" if settings.events_file else ""),
+        "masked": ", ".join(_masked(settings)) or "nothing",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _masked(settings: Settings) -> list[str]:
+    redaction = settings.redaction
+    shown = (("phone numbers", redaction.mask_numbers), ("keys and credentials", redaction.mask_secrets))
+    return [name for name, masked in shown if masked]
+
+
+def _attempts_table(config: StackConfig) -> Table:
+    table = Table(title="\nAttempts", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("attempt", "rules", "target"):
+        table.add_column(column)
+    first_target = next(iter(config.targets))
+    plans = config.retry.attempts
+    for number in range(1, config.retry.max_attempts + 1):
+        plan = plans[min(number, len(plans)) - 1]
+        table.add_row(str(number), plan.rules or config.default_rules, plan.target or first_target)
+    return table
+
+
+def _rules_table(sets: Iterable[RuleSet], default: str | None) -> Table:
+    table = Table(title="\nRule sets", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("set", "rules", "version", "file"):
+        table.add_column(column, overflow="fold")
+    for item in sets:
+        name = f"{item.name} (default)" if item.name == default else item.name
+        table.add_row(name, str(len(item.rules)), item.version, item.source)
+    return table

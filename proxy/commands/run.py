@@ -1,0 +1,83 @@
+"""`trunkline run`: one process that takes calls until it is told to stop."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+import uvloop
+
+from proxy import __version__
+from proxy.audit.redact import Redaction
+from proxy.audit.sinks import JsonLinesSink, LineWriter, Sink, configure_logs
+from proxy.commands.prepare import prepare
+from proxy.runtime import Runtime
+from proxy.settings import Settings, SettingsError
+from proxy.transport.errors import ListenError, TlsError
+
+__all__ = ["run_proxy"]
+
+_OPEN_FILES = 65_536
+
+
+def run_proxy(flags: Mapping[str, Any]) -> None:
+    """Run until SIGTERM or SIGINT, then let calls end.
+
+    Raises SettingsError when something is wrong before the first listener is open, or a listener can't be opened.
+    """
+    prepared = prepare(flags)
+    settings = prepared.settings
+    redaction = Redaction(settings.redaction.mask_numbers, settings.redaction.mask_secrets)
+    events = _events_writer(settings)
+    out = LineWriter(sys.stdout.buffer)
+    configure_logs(out, settings.log_level, redaction)
+    sinks: list[Sink] = [JsonLinesSink(out, settings.log_level, redaction)]
+    if events is not None:
+        sinks.append(JsonLinesSink(events, "debug", redaction))
+    log = structlog.get_logger(__name__)
+    log.info(
+        "starting",
+        version=__version__,
+        targets={name: str(target.uri) for name, target in prepared.config.targets.items()},
+        rules={name: rules.version for name, rules in prepared.rules.items()},
+        default_rules=prepared.default_rules,
+    )
+    for note in settings.notes():
+        log.warning("settings-note", note=note)
+    _raise_open_files()
+    runtime = Runtime(
+        prepared.config,
+        settings.listeners(),
+        tls=settings.tls_settings(),
+        sinks=sinks,
+        drain_s=settings.drain_s,
+    )
+    try:
+        uvloop.run(runtime.run())
+    except (ListenError, TlsError) as error:
+        raise SettingsError([str(error)]) from None
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+def _events_writer(settings: Settings) -> LineWriter | None:
+    if settings.events_file is None:
+        return None
+    try:
+        return LineWriter(settings.events_file.open("ab"), owned=True)
+    except OSError as error:
+        raise SettingsError(
+            [f"events_file: {settings.events_file}: {(error.strerror or str(error)).lower()}"]
+        ) from None
+
+
+def _raise_open_files() -> None:
+    """Connections are files; the usual soft limit of 1,024 would be the limit of TCP callers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

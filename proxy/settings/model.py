@@ -1,0 +1,283 @@
+"""All settings in one model, and what the other parts are told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from proxy import __version__
+from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, StackConfig, Target
+from proxy.rewrite.engine import RuleSet
+from proxy.settings.sections import (
+    LimitsSection,
+    RedactionSection,
+    RetrySection,
+    TimersSection,
+    TlsSection,
+    Words,
+)
+from proxy.settings.sources import EnvironmentSource, FileSource, SettingsError, from_json, nearest, split_list
+from proxy.settings.values import check_each, expand_network, host_or_address, is_private, split_target, target_uri
+from proxy.transaction.timers import TimerSettings
+from proxy.transport import Listener, parse_listener
+from proxy.transport.tls import TlsSettings
+
+__all__ = ["DEFAULT_RULES", "NO_ADDRESS", "NO_PROJECT", "Settings"]
+
+OPENAI_HOST: Final = "sip.api.openai.com"
+DEFAULT_RULES: Final = "twilio-openai"
+PROJECT_PLACEHOLDER: Final = "{openai_project_id}"
+_WILDCARDS = frozenset(("0.0.0.0", "::"))
+NO_PROJECT: Final = (
+    "TRUNKLINE_OPENAI_PROJECT_ID is not set: give the project id that platform.openai.com shows under "
+    "Settings > Project > General (proj_…), or a target of your own by --target"
+)
+NO_ADDRESS: Final = (
+    "TRUNKLINE_PUBLIC_ADDRESS is not set: give the IP address or name that peers reach this host at, "
+    "or listen on one address instead of all"
+)
+
+
+class Settings(BaseSettings):
+    """All settings. Make them by `load`."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    config: Path | None = None
+    """A YAML file with settings."""
+    listen: Words = ()
+    """Where to listen: `transport:address:port`. Default: udp and tcp on 5060, and with a certificate tls on 5061."""
+    public_address: str | None = None
+    """The IP address or name that peers reach this host at. Default: that of the first listener, if it has one."""
+    openai_project_id: str | None = None
+    """The project (`proj_…`) that calls go to. Not needed when every target names a user of its own."""
+    targets: Mapping[str, str] = Field(default_factory=dict)
+    """Where calls go: name to SIP URI, the first one is the default. `{openai_project_id}` stands for the project."""
+    allow: Words = ("twilio",)
+    """Who may call: addresses, ranges (`192.0.2.0/24`) and the named lists `twilio` and `openai`."""
+    refuse_strangers: bool = False
+    """Whether others get 403 instead of silence."""
+    rules: Words = ()
+    """Rule files beside the shipped ones; a set of the same name takes the place of a shipped one."""
+    default_rules: str | None = None
+    """Name of the rule set of the first attempt. Default: that of the first file in `rules`, else `twilio-openai`."""
+    retry: RetrySection = RetrySection()
+    tls: TlsSection = TlsSection()
+    codecs: Words = ("PCMU", "PCMA", "telephone-event")
+    """The codecs that rules call `safe`, in order of preference."""
+    crypto_suites: Words = ("AES_CM_128_HMAC_SHA1_80",)
+    """The SRTP suites that rules call `safe`."""
+    timers: TimersSection = TimersSection()
+    limits: LimitsSection = LimitsSection()
+    redaction: RedactionSection = RedactionSection()
+    events_file: Path | None = None
+    """A file that gets every event, whatever the log level."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What the log on stdout holds: `info` one line a call, `debug` every message and change."""
+    drain_s: float = Field(30.0, ge=0, le=86_400)
+    """How long calls may go on after SIGTERM before they are ended, in seconds."""
+    user_agent: str = f"Trunkline/{__version__}"
+    """The User-Agent and Server header."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file that one of these two names."""
+        environment = EnvironmentSource(settings_cls)
+        path = init_settings().get("config") or environment().get("config")
+        return init_settings, environment, FileSource(settings_cls, Path(path) if path else None)
+
+    @field_validator("listen")
+    @classmethod
+    def _listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_each(value, parse_listener)
+        return value
+
+    @field_validator("public_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        return None if value is None else host_or_address(value)
+
+    @field_validator("openai_project_id")
+    @classmethod
+    def _project(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and value.replace("_", "").replace("-", "").isalnum()):
+            raise ValueError(f"{value} is no project id: it has letters, digits, _ and - only (proj_…)")
+        return value
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _name_targets(cls, value: object) -> object:
+        """From text or a list (environment, flags): `name=uri` or a URI alone; JSON may hold the mapping itself."""
+        if isinstance(value, str):
+            value = from_json(value) if value.lstrip().startswith("{") else split_list(value)
+        if not isinstance(value, Sequence):
+            return value
+        named: dict[str, object] = {}
+        for number, item in enumerate(value, 1):
+            name, uri = split_target(str(item), number)
+            if name in named:
+                raise ValueError(f"two targets are named {name}")
+            named[name] = uri
+        return named
+
+    @field_validator("targets")
+    @classmethod
+    def _target_uris(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        check_each(value.items(), lambda item: target_uri(item[0], item[1].replace(PROJECT_PLACEHOLDER, "proj_x")))
+        return value
+
+    @field_validator("allow")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_each(value, expand_network)
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("user_agent")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("control characters are not allowed")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        problems: list[str] = []
+        if self.openai_project_id is None and (
+            not self.targets or any(PROJECT_PLACEHOLDER in uri for uri in self.targets.values())
+        ):
+            problems.append(NO_PROJECT)
+        if self.public_address is None and self._own_address() is None:
+            problems.append(NO_ADDRESS)
+        if self.tls.certificate is None and any(item.startswith("tls:") for item in self.listen):
+            problems.append("tls.certificate is not set: a tls listener needs --tls-certificate and --tls-key")
+        names = self.target_uris() if not problems else {}
+        for number, attempt in enumerate(self.retry.attempts, 1):
+            if attempt.target is not None and names and attempt.target not in names:
+                problems.append(
+                    f"retry.attempts: attempt {number}: there is no target {attempt.target}"
+                    f"{nearest(attempt.target, list(names))} (targets: {', '.join(names)})"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _own_address(self) -> str | None:
+        """The address of the first listener, if it is bound to one."""
+        if not self.listen:
+            return None
+        host = parse_listener(self.listen[0]).host
+        return None if host in _WILDCARDS else host
+
+    def address(self) -> str:
+        """The address that peers reach us at, without brackets."""
+        address = self.public_address or self._own_address()
+        assert address is not None
+        return address
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Where to listen."""
+        texts = self.listen or ("udp:0.0.0.0:5060", "tcp:0.0.0.0:5060")
+        if not self.listen and self.tls.certificate is not None:
+            texts += ("tls:0.0.0.0:5061",)
+        return tuple(parse_listener(text) for text in texts)
+
+    def tls_settings(self) -> TlsSettings:
+        """Certificates and trust, as the transports take them."""
+        tls = self.tls
+        return TlsSettings(tls.certificate, tls.key, tls.ca_file, tls.verify, tls.minimum_version)
+
+    def target_uris(self) -> dict[str, Target]:
+        """The targets by name, in order."""
+        texts = self.targets or {"openai": f"sip:{PROJECT_PLACEHOLDER}@{OPENAI_HOST};transport=tls"}
+        project = self.openai_project_id or ""
+        return {
+            name: Target(name, target_uri(name, text.replace(PROJECT_PLACEHOLDER, project)))
+            for name, text in texts.items()
+        }
+
+    def networks(self) -> tuple[Network, ...]:
+        """Who may call, as ranges."""
+        return tuple(network for item in self.allow for network in expand_network(item))
+
+    def notes(self) -> list[str]:
+        """What is allowed, and yet probably not meant."""
+        notes = [
+            f"allow: {network.text} admits calls from everywhere"
+            for network in self.networks()
+            if network.first == 0 and network.last.bit_length() >= 32
+        ]
+        if not self.allow:
+            notes.append("allow is empty: nobody may call")
+        if not self.tls.verify:
+            notes.append("tls.verify is off: anybody can pose as the target")
+        if any(item.host in _WILDCARDS for item in self.listeners()) and is_private(self.address()):
+            notes.append(f"public_address {self.address()} is not routed on the Internet: peers there can't reach it")
+        return notes
+
+    def retry_policy(self) -> RetryPolicy:
+        """The retry policy as the stack takes it."""
+        retry = self.retry
+        return RetryPolicy(
+            statuses=frozenset(item for item in retry.on if isinstance(item, int)),
+            on_transport_failure="transport" in retry.on,
+            on_timeout="timeout" in retry.on,
+            max_attempts=retry.max_attempts,
+            answer_timeout_s=retry.answer_timeout_s,
+            deadline_s=retry.deadline_s,
+            backoff_initial_s=retry.backoff_initial_s,
+            backoff_factor=retry.backoff_factor,
+            backoff_max_s=retry.backoff_max_s,
+            jitter=retry.jitter,
+            attempts=tuple(AttemptPlan(attempt.rules, attempt.target) for attempt in retry.attempts),
+        )
+
+    def stack_config(self, rules: Mapping[str, RuleSet], default_rules: str) -> StackConfig:
+        """What the stack is told; `rules` and `default_rules` as `load_rules` gives them.
+
+        Raises SettingsError when a rule set is named that there is not.
+        """
+        wanted = [("default_rules", default_rules)]
+        wanted += [
+            (f"retry.attempts: attempt {number}", attempt.rules)
+            for number, attempt in enumerate(self.retry.attempts, 1)
+            if attempt.rules is not None
+        ]
+        problems = [
+            f"{where}: there is no rule set {name}{nearest(name, list(rules))} (rule sets: {', '.join(rules)})"
+            for where, name in wanted
+            if name not in rules
+        ]
+        if problems:
+            raise SettingsError(problems)
+        return StackConfig(
+            targets=self.target_uris(),
+            rules=rules,
+            default_rules=default_rules,
+            allow=self.networks(),
+            refuse_strangers=self.refuse_strangers,
+            codecs=self.codecs,
+            crypto_suites=self.crypto_suites,
+            public_address=self.address(),
+            retry=self.retry_policy(),
+            timers=TimerSettings(self.timers.t1_s, self.timers.t2_s, self.timers.t4_s),
+            ring_timeout_s=self.limits.ring_timeout_s,
+            max_calls=self.limits.max_calls,
+            retry_after_s=self.limits.retry_after_s,
+            user_agent=self.user_agent,
+        )

@@ -1,0 +1,151 @@
+"""Groups of settings, each with its limits and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from proxy.settings.sources import from_json, split_list
+
+__all__ = [
+    "AttemptSection",
+    "LimitsSection",
+    "RedactionSection",
+    "RetrySection",
+    "Section",
+    "TimersSection",
+    "TlsSection",
+    "Words",
+]
+
+_NEVER_RETRIED = "403, 404, 486, 487 and 6xx are final answers and are never retried"
+
+
+def _attempts(value: object) -> object:
+    return from_json(value) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TlsSection(Section):
+    """Certificates: ours for the `tls` listeners, the authorities for the targets."""
+
+    certificate: Path | None = None
+    """PEM file with our certificate and its chain; needed for `tls` listeners."""
+    key: Path | None = None
+    """PEM file with the private key of the certificate."""
+    ca_file: Path | None = None
+    """PEM file with the authorities that targets are verified by; default: those of the system."""
+    verify: bool = True
+    """Whether a target must prove its name by its certificate (RFC 5922). False only for tests on loopback."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    """The lowest TLS version that is spoken."""
+
+    @field_validator("minimum_version", mode="before")
+    @classmethod
+    def _from_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value  # YAML reads an unquoted 1.2 as a number
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsSection:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together: one of them is not set")
+        return self
+
+
+class AttemptSection(Section):
+    """What one attempt uses; what is not set is as in the first attempt."""
+
+    rules: str | None = None
+    """Name of a rule set."""
+    target: str | None = None
+    """Name of a target."""
+
+
+class RetrySection(Section):
+    """When and how a failed INVITE is tried again, as a new call built from the original."""
+
+    on: Annotated[tuple[int | Literal["transport", "timeout"], ...], BeforeValidator(split_list)] = (
+        400,
+        408,
+        500,
+        502,
+        503,
+        504,
+        "transport",
+        "timeout",
+    )
+    """Outcomes worth another attempt: final statuses, `transport` (target out of reach), `timeout` (no answer)."""
+    max_attempts: int = Field(4, ge=1, le=20)
+    """Attempts in all, the first one included; 1 turns retries off."""
+    answer_timeout_s: float = Field(8.0, gt=0, le=180)
+    """How long an attempt may go without any answer other than 100, in seconds."""
+    deadline_s: float = Field(25.0, gt=0, le=180)
+    """How long after the caller's INVITE no attempt starts any more, in seconds."""
+    backoff_initial_s: float = Field(0.2, ge=0, le=60)
+    """The wait before the second attempt, in seconds."""
+    backoff_factor: float = Field(2.0, ge=1, le=10)
+    """By what the wait grows from attempt to attempt."""
+    backoff_max_s: float = Field(2.0, ge=0, le=60)
+    """The longest wait, in seconds."""
+    jitter: float = Field(0.2, ge=0, le=1)
+    """The share of a wait that is random."""
+    attempts: Annotated[tuple[AttemptSection, ...], BeforeValidator(_attempts)] = (
+        AttemptSection(),
+        AttemptSection(),
+        AttemptSection(rules="minimal"),
+    )
+    """Per attempt a rule set and a target; the last entry stands for all that follow."""
+
+    @field_validator("on")
+    @classmethod
+    def _worth_retrying(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for item in value:
+            if isinstance(item, int) and (not 400 <= item <= 599 or item in (403, 404, 486, 487)):
+                raise ValueError(f"{item} can't be retried: {_NEVER_RETRIED}")
+        return value
+
+    @field_validator("attempts")
+    @classmethod
+    def _some(cls, value: tuple[AttemptSection, ...]) -> tuple[AttemptSection, ...]:
+        return value or (AttemptSection(),)
+
+
+class TimersSection(Section):
+    """RFC 3261 timers (section 17.1.1.1 and table 4); all others follow from these."""
+
+    t1_s: float = Field(0.5, gt=0, le=10)
+    """Estimate of the round trip, in seconds."""
+    t2_s: float = Field(4.0, gt=0, le=60)
+    """Longest interval between retransmissions of non-INVITE requests and INVITE responses, in seconds."""
+    t4_s: float = Field(5.0, gt=0, le=60)
+    """How long a message may stay in the network, in seconds."""
+
+
+class RedactionSection(Section):
+    """What is masked in everything that is written."""
+
+    mask_numbers: bool = True
+    """Whether phone numbers keep only their ends."""
+    mask_secrets: bool = True
+    """Whether SRTP keys, passwords and credentials are masked."""
+
+
+class LimitsSection(Section):
+    """What is the most."""
+
+    max_calls: int = Field(10_000, ge=1)
+    """Calls in progress above which a new one gets 503."""
+    retry_after_s: int = Field(5, ge=0, le=3600)
+    """The Retry-After of that 503, in seconds."""
+    ring_timeout_s: float = Field(180.0, gt=0, le=3600)
+    """How long a call may ring before it is given up with 408, in seconds."""
