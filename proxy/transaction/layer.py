@@ -18,7 +18,6 @@ from proxy.transaction.timers import TimerHeap, TimerSettings
 __all__ = ["LayerUser", "TransactionLayer"]
 
 _COOKIE: Final = "z9hG4bK"
-_COOKIE_LENGTH: Final = 7
 
 
 class LayerUser(Protocol):
@@ -201,7 +200,7 @@ def _server_key(request: Request, method: str) -> tuple[str, ...]:
     """
     via = request.via
     branch = via.branch
-    if branch.startswith(_COOKIE) and len(branch) > _COOKIE_LENGTH:
+    if branch.startswith(_COOKIE):
         return (branch, via.sent_by, method)
     return (
         split_values(request.get("via") or "")[0],
