@@ -101,8 +101,7 @@ def _crypto_problems(answered: Media, offered: Media) -> list[str]:
         return ["has no a=crypto"] if answered.keying == "sdes" else []
     if len(keys) > 1:
         return ["has more than one a=crypto"]
-    suites = {crypto.tag: crypto.suite.upper() for crypto in offered.crypto}
-    if suites.get(keys[0].tag) != keys[0].suite.upper():
+    if not any(keys[0].tag == key.tag and keys[0].suite.upper() == key.suite.upper() for key in offered.crypto):
         return [f"has a=crypto {keys[0].tag} {keys[0].suite}, which was not offered"]
     return []
 

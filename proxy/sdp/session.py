@@ -71,7 +71,7 @@ def parse_media_line(line: str) -> tuple[str, int, int, str, list[str]]:
 
 def check_line(line: str) -> None:
     """Raise ValueError unless `line` is one line of an SDP, without line end."""
-    if line[1:2] != "=" or line[0].isspace():
+    if line[1:2] != "=" or line[0] in " \t":
         raise ValueError("an SDP line has the form type=value")
     if "\r" in line or "\n" in line or "\0" in line:
         raise ValueError("an SDP line holds no line break and no NUL")
@@ -259,12 +259,15 @@ class Session:
             is_canonical = (
                 text.count("\n") == text.count("\r") == len(lines)
                 and "" not in lines
-                and "\n " not in text  # a line of spaces, maybe
+                and "\n " not in text  # a line of spaces, or a faulty one
                 and "\n\t" not in text
             )
         if not is_canonical:
             text = text.rstrip("\0").replace("\r\n", "\n").replace("\r", "\n")
             lines = [line for line in text.split("\n") if line.strip(" \t")]
+            for line in lines:
+                if line[0] in " \t":
+                    raise SdpError(f"a line of the session description begins with a space: {line}")
         if not lines:
             raise SdpError("the session description is empty")
         if not lines[0].startswith("v="):

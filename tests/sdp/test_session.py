@@ -164,6 +164,8 @@ def test_missing_lines_are_accepted(missing: str) -> None:
         (b"o=- 1 1 IN IP4 192.0.2.1\r\nm=audio 9 RTP/AVP 0\r\n", "the session description does not begin with v=0"),
         (b"v=1\r\n", "the SDP version is not 0: v=1"),
         (b"v=0\r\nhello\r\n", "line 2 of the session description is not of the form type=value: hello"),
+        (b"v=0\r\n =1\r\n", "a line of the session description begins with a space:  =1"),
+        (b"v=0\r\n\ts=-\r\n", "a line of the session description begins with a space: ?s=-"),
         (b"v=0\r\na\0=1\r\n", "the session description holds a NUL byte"),
         (b"v=0\r\nm=audio\r\n", "media line without media, port and protocol: m=audio"),
         (
