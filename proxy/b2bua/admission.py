@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from proxy.b2bua.config import Network, StackConfig
+from proxy.dialog.session_timer import accept_terms
 from proxy.sip.errors import SipError
 from proxy.sip.message import Request
 
 __all__ = ["RejectionCache", "admits", "check_invite", "parse_address"]
 
-_SUPPORTED: frozenset[str] = frozenset()
+_SUPPORTED = frozenset(("100rel", "timer"))
 """Option tags that we understand in Require (RFC 3261 section 20.32)."""
 
 
@@ -54,8 +55,8 @@ def admits(networks: tuple[Network, ...], address: str) -> bool:
 def check_invite(request: Request, config: StackConfig, calls: int, draining: bool) -> None:
     """Check whether an INVITE from outside a dialog can become a call.
 
-    Raises SipError: 483 at Max-Forwards 0, 420 for a required extension, 415 for a body that is no SDP, 503 with
-    Retry-After when draining or full.
+    Raises SipError: 483 at Max-Forwards 0, 420 for a required extension, 415 for a body that is no SDP, 422 for a
+    session interval that is too short, 503 with Retry-After when draining or full.
     """
     hops = request.get("max-forwards")
     if hops is not None and int(hops) == 0:
@@ -68,6 +69,7 @@ def check_invite(request: Request, config: StackConfig, calls: int, draining: bo
     encoding = request.get("content-encoding")
     if request.body and encoding is not None and encoding.lower() != "identity":
         raise SipError(415, "Unsupported Media Type", (("Accept-Encoding", "identity"),))
+    accept_terms(request, config.min_se_s, config.session_expires_s)
     retry_after = (("Retry-After", str(config.retry_after_s)),)
     if draining:
         raise SipError(503, "Draining", retry_after)

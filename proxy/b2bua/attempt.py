@@ -9,7 +9,10 @@ from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg, ack_and_bye
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
+from proxy.b2bua.reliable import Owed, rseq_of
 from proxy.b2bua.retry import Outcome
+from proxy.dialog.dialog import Dialog
+from proxy.dialog.session_timer import refusal_min_se
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, Context, RuleReject, RuleSet
 from proxy.sdp.errors import SdpError
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "max_forwards_line"]
 
-_CSEQ = 1
+_AMENDABLE = frozenset((421, 422))
+"""Refusals after which the same INVITE may go out again with what they ask for."""
 
 
 def max_forwards_line(request: Request) -> Header:
@@ -46,12 +50,18 @@ class Attempt:
         leg: leg B, once this attempt was answered.
         wanted: False once nobody waits for its answer any more: the caller has gone, or another attempt took over.
         ended: whether it has its final outcome.
+        session_expires_s: the session interval that its INVITE asks for; 0 for none.
     """
 
     __slots__ = (
         "_cancel_extra",
         "_cancel_sent",
+        "_cseq",
+        "_early",
         "_guard",
+        "_min_se_s",
+        "_reliable",
+        "_rseq",
         "_search",
         "_timer",
         "call",
@@ -66,6 +76,7 @@ class Attempt:
         "progressed",
         "request",
         "rules",
+        "session_expires_s",
         "started",
         "summary",
         "target",
@@ -95,6 +106,13 @@ class Attempt:
         self._guard: Timer | None = None
         self._timer: Timer | None = None
         self._search = 0
+        self._cseq = 1
+        self._rseq: dict[str, int] = {}
+        self._early: dict[str, Leg] = {}
+        reliable = core.config.reliable
+        self._reliable = reliable == "always" or (reliable == "auto" and call.invite.wants_reliable)
+        self.session_expires_s = core.config.session_expires_s
+        self._min_se_s = 0
         self.summary: dict[str, object] = {
             "attempt": number,
             "target": target.name,
@@ -171,11 +189,20 @@ class Attempt:
             header("From", crossing_from(draft, core.config.public_address, self.from_tag)),
             header("To", crossing_to(draft, target)),
             header("Call-ID", self.leg_call_id),
-            header("CSeq", f"{_CSEQ} INVITE"),
+            header("CSeq", f"{self._cseq} INVITE"),
             contact_line(flow),
         ]
-        map_message(draft, block, core.capabilities)
+        map_message(draft, block, [*core.capabilities, *self._extensions()])
         return draft
+
+    def _extensions(self) -> list[Header]:
+        """Supported, and the session timer that we ask for."""
+        lines = [header("Supported", "timer, 100rel" if self._reliable else "timer")]
+        if self.session_expires_s:
+            lines.append(header("Session-Expires", f"{self.session_expires_s};refresher=uac"))
+        if self._min_se_s:
+            lines.append(header("Min-SE", str(self._min_se_s)))
+        return lines
 
     # What the target answers
 
@@ -185,6 +212,9 @@ class Attempt:
         flow = tx.flow
         self.core.record_message(now, self.call.id, "b", "in", flow, response, self.number)
         if status >= 300:
+            if status in _AMENDABLE and self.wanted and not self.ended and self._amend(response):
+                self._resend(now)
+                return
             self._stop_timers()
             if not self.ended:
                 self._fail(Outcome("status", status, response.reason, _retry_after(response)), now, "", response)
@@ -194,11 +224,7 @@ class Attempt:
             if self._cancel_extra is not None:
                 self._send_cancel(now)
             if self.wanted and status > 100:
-                self.progressed = True
-                if self._timer is not None:
-                    self._timer.cancel()
-                    self._timer = None
-                self.call.on_progress(self, response, now)
+                self._on_progress(response, flow, now)
 
     def _on_2xx(self, response: Response, flow: Flow, now: float) -> None:
         self._stop_timers()
@@ -209,12 +235,88 @@ class Attempt:
             leg.repeat_ack(request.cseq.number, now)
         elif leg is not None or not self.wanted or self.ended:
             why = "Fork not used" if leg is not None else "Call no longer wanted"
-            if not self.ended:
-                self.end(now, response.status, response.reason, "ended: answered too late")
+            self.end(now, response.status, response.reason, "ended: answered too late")
             ack_and_bye(self.core, self.call.id, self.number, request, response, flow, why, now)
         else:
-            self.end(now, response.status, response.reason, "answered")
             self.call.on_answer(self, response, now)
+            self.end(now, response.status, response.reason, "answered")
+
+    def _on_progress(self, response: Response, flow: Flow, now: float) -> None:
+        self.progressed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        rseq = rseq_of(response)
+        if rseq is None:
+            self.call.on_progress(self, response, None, now)
+            return
+        leg = self._early_leg(response, flow)
+        last = self._rseq.get(leg.dialog.remote_tag)
+        if last is not None and rseq != last + 1:
+            return
+        self._rseq[leg.dialog.remote_tag] = rseq
+        owed = Owed(leg, f"{rseq} {response.cseq.number} INVITE")
+        if self.call.invite.wants_reliable and (self.core.config.relay_early_media or not response.body):
+            leg.peer, self.call.leg_a.peer = self.call.leg_a, leg
+            if self.call.on_progress(self, response, owed, now):
+                return
+        else:
+            self.call.on_progress(self, response, None, now)
+        user = ByeUser(self.core, self.call.id, "b", self.number)
+        extra = (header("RAck", owed.rack), *self.core.capabilities)
+        prack = leg.dialog.request("PRACK", leg.dialog.next_seq(), leg.top(), extra)
+        self.core.record_message(now, self.call.id, "b", "out", flow, prack, self.number)
+        self.core.layer.send_request(prack, flow, user, now)
+
+    def _early_leg(self, response: Response, flow: Flow) -> Leg:
+        """The early dialog that a reliable provisional response belongs to (RFC 3261 section 12.1)."""
+        tag = response.to.tag or ""
+        leg = self._early.get(tag)
+        if leg is None:
+            assert self.request is not None
+            leg = self._early[tag] = Leg(self.core, self.call, "b", Dialog.as_uac(self.request, response), flow)
+            leg.local_sdp = self.request.body
+        leg.learn(response)
+        return leg
+
+    def answered_leg(self, response: Response) -> Leg:
+        """Leg B, from the 2xx; an early dialog with its tag becomes the confirmed one. Raises SipError."""
+        assert self.request is not None
+        assert self.flow is not None
+        leg = self._early.pop(response.to.tag or "", None)
+        if leg is None:
+            dialog = Dialog.as_uac(self.request, response)
+            _ = dialog.next_hop()
+            leg = Leg(self.core, self.call, "b", dialog, self.flow)
+            leg.local_sdp = self.request.body
+        else:
+            leg.dialog.confirm(response)
+            self.core.legs[(leg.dialog.call_id, leg.dialog.local_tag)] = leg
+        leg.learn(response)
+        leg.confirmed = True
+        self.leg = leg
+        return leg
+
+    def _amend(self, response: Response) -> bool:
+        """Take from a refusal what the same INVITE has to say in addition; False when there is nothing to be done."""
+        if response.status == 422:
+            wanted = refusal_min_se(response)
+            if not self.session_expires_s or wanted <= self.session_expires_s:
+                return False
+            self.session_expires_s = self._min_se_s = wanted
+            return True
+        if self._reliable or not any("100rel" in value.lower() for value in response.get_all("require")):
+            return False
+        self._reliable = True
+        return True
+
+    def _resend(self, now: float) -> None:
+        """The same INVITE again as a new transaction, amended, with the next CSeq number (RFC 3261 section 8.1.3.5)."""
+        self._cseq += 1
+        flow = self.flow
+        assert flow is not None
+        self.tx = None
+        self.on_flow(flow, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The INVITE was never answered at all (timer B)."""
@@ -290,6 +392,10 @@ class Attempt:
         self.summary.update(status=status, reason=reason, cause=cause, duration_s=round(now - self.started, 6))
         if detail:
             self.summary["detail"] = detail
+        for leg in self._early.values():
+            if leg is not self.leg:
+                leg.close()
+        self._early.clear()
         self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)
 
 

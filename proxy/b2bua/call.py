@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from proxy.audit.records import Change
 from proxy.b2bua.attempt import Attempt, max_forwards_line
+from proxy.b2bua.caller_invite import CallerInvite, reason_header
 from proxy.b2bua.config import AttemptPlan, RetryPolicy
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg, ack_and_bye
-from proxy.b2bua.mapping import contact_line, map_message, via_line
+from proxy.b2bua.mapping import contact_line, map_message, via_line, withhold_early_media
 from proxy.b2bua.relay import Relay
+from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
 from proxy.dialog.dialog import Dialog
+from proxy.dialog.session_timer import answered_terms
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.message import Header, Request, Response, header
-from proxy.sip.respond import REASON_PHRASES, make_response
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
 
@@ -34,20 +36,22 @@ class Call:
     Attributes:
         id: our id of the call; X-Trunkline-Call-ID carries it to the target.
         original: the caller's INVITE, untouched; every attempt starts from it.
+        invite: the UAS side of that INVITE.
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
         state: "trying", "answered" or "ended".
     """
 
     __slots__ = (
+        "_limit_timer",
         "_outcomes",
         "_retry_timer",
         "_ring_timer",
-        "_tx",
         "answered_at",
         "attempt",
         "core",
         "id",
+        "invite",
         "leg_a",
         "leg_b",
         "original",
@@ -60,7 +64,6 @@ class Call:
         self.core = core
         self.id = core.new_id()
         self.original = tx.request
-        self._tx = tx
         self.started = now
         self.answered_at = 0.0
         self.state = "trying"
@@ -69,8 +72,11 @@ class Call:
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg_a = Leg(core, self, "a", dialog, tx.flow)
         self.leg_a.invite_in = tx
+        self.leg_a.learn(tx.request)
+        self.invite = CallerInvite(core, self, self.leg_a, tx)
         self._retry_timer: Timer | None = None
         self._ring_timer: Timer | None = core.timers.schedule(now + core.config.ring_timeout_s, self._on_ring_timeout)
+        self._limit_timer: Timer | None = None
         self._outcomes: list[dict[str, object]] = []
         tx.user = self
         core.calls[self.id] = self
@@ -83,20 +89,17 @@ class Call:
     # Set-up
 
     def start(self, now: float) -> None:
-        """Answer 100 at once (RFC 3261 section 8.2.6.1) and begin the first attempt."""
-        request, tx = self.original, self._tx
+        """Answer 100 at once and begin the first attempt."""
         self.core.record("call-start", now, self.id, self._facts(), "a")
-        self.core.record_message(now, self.id, "a", "in", tx.flow, request)
-        trying = make_response(request, 100, remote=tx.flow.remote)
-        self.core.record_message(now, self.id, "a", "out", tx.flow, trying)
-        tx.respond(trying, now)
+        self.core.record_message(now, self.id, "a", "in", self.leg_a.flow, self.original)
+        self.invite.trying(now)
         self.leg_a.settle_flow()
         self._begin_attempt(plan_for(self.core.config.retry, 1), now)
 
     def _facts(self) -> dict[str, object]:
         request = self.original
         return {
-            "flow": self._tx.flow,
+            "flow": self.invite.tx.flow,
             "call_id": request.call_id,
             "from": request.from_.uri_text,
             "to": request.to.uri_text,
@@ -115,68 +118,60 @@ class Call:
         self._outcomes.append(self.attempt.summary)
         self.attempt.start(now, _limit_s(policy, number, now - self.started))
 
-    def on_progress(self, attempt: Attempt, response: Response, now: float) -> None:
-        """The target rings or sends early media: tell the caller."""
+    def on_progress(self, attempt: Attempt, response: Response, owed: Owed | None, now: float) -> bool:
+        """The target rings or sends early media: tell the caller. False when that could not be.
+
+        `owed`: leg B waits for a PRACK that the caller's is to become.
+        """
         if self.state != "trying" or attempt is not self.attempt:
-            return
+            return False
+        draft = Draft(response)
+        exchange = attempt.exchange if owed is not None or attempt.exchange.offered else Exchange()
         try:
-            draft = self._answer_draft(attempt, response, Exchange() if not attempt.exchange.offered else None)
+            attempt.rules.apply(draft, attempt.context(B_TO_A))
+            if not self.core.config.relay_early_media and draft.has_sdp():
+                withhold_early_media(draft)
+            exchange.cross(draft, response.body)
         except (RuleReject, SdpError, SipError) as error:
             self.core.record("not-relayed", now, self.id, {"why": str(error), "status": response.status}, "b")
-            return
-        self._respond(draft, now, success=True)
+            return False
+        self.invite.progress(draft, owed, now)
+        return True
 
     def on_answer(self, attempt: Attempt, response: Response, now: float) -> None:
         """The target answered: acknowledge it, and answer the caller in the terms of its own offer."""
         assert attempt.request is not None
         assert attempt.flow is not None
+        exchange, answered_early = attempt.exchange, attempt.exchange.answered
+        draft = Draft(response)
         try:
-            dialog = Dialog.as_uac(attempt.request, response)
-            _ = dialog.next_hop()
-            draft = self._answer_draft(attempt, response, attempt.exchange)
+            leg_b = attempt.answered_leg(response)
+            attempt.rules.apply(draft, attempt.context(B_TO_A))
+            exchange.cross(draft, response.body)
         except (RuleReject, SdpError, SipError) as error:
             reason = getattr(error, "reason", str(error))
             ack_and_bye(
                 self.core, self.id, attempt.number, attempt.request, response, attempt.flow, "Unusable answer", now
             )
+            attempt.end(now, response.status, response.reason, "unusable answer", reason)
             self._refuse(502, f"Unusable answer: {reason}", now)
             return
-        leg_b = self.leg_b = Leg(self.core, self, "b", dialog, attempt.flow)
-        attempt.leg = leg_b
+        self.leg_b = leg_b
         leg_b.peer, self.leg_a.peer = self.leg_a, leg_b
-        leg_b.confirmed = True
+        seq = attempt.request.cseq.number
         leg_b.settle_flow()
-        if self.original.body:
-            leg_b.send_ack(dialog.local_seq, now)
+        if self.original.body or answered_early:
+            leg_b.send_ack(seq, now)
         else:
-            self.leg_a.late_answer = (dialog.local_seq, attempt.exchange)
+            self.leg_a.late_answer = (seq, exchange)
         self.state = "answered"
         self.answered_at = now
         self._stop_timers()
-        self._respond(draft, now, success=True, final=True)
+        if self.core.config.max_call_s:
+            self._limit_timer = self.core.timers.schedule(now + self.core.config.max_call_s, self._on_limit)
+        leg_b.keeper.start(answered_terms(response, attempt.session_expires_s), now)
+        self.invite.accept(draft, now)
         self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
-
-    def _answer_draft(self, attempt: Attempt, response: Response, exchange: Exchange | None) -> Draft:
-        """A response of leg B after the rules and with its SDP in leg A's terms.
-
-        A provisional's early answer does not use up the exchange: the 2xx may repeat it (RFC 3261 section 13.2.1).
-        """
-        draft = Draft(response)
-        attempt.rules.apply(draft, attempt.context(B_TO_A))
-        (exchange or attempt.exchange).cross(draft, response.body)
-        return draft
-
-    def _respond(self, draft: Draft, now: float, *, success: bool, final: bool = False) -> None:
-        """Send a draft of leg B's response as ours on leg A."""
-        tx, leg = self._tx, self.leg_a
-        map_message(draft, leg.response_block(self.original, tx.flow, success=success), self.core.reply_capabilities)
-        response = draft.finish()
-        assert isinstance(response, Response)
-        self.core.record_message(now, self.id, "a", "out", tx.flow, response, self.attempt_number, draft.changes)
-        if final:
-            leg.answer(tx, response, now)
-        else:
-            tx.respond(response, now)
 
     def on_attempt_failed(self, attempt: Attempt, outcome: Outcome, response: Response | None, now: float) -> None:
         """An attempt failed: try again, or tell the caller."""
@@ -216,16 +211,13 @@ class Call:
         except RuleReject as reject:
             self._refuse(reject.status, reject.reason, now, why)
             return
-        draft.step = "builtin:reason"
-        draft.append(_reason_header(draft.status, draft.reason))
         status, reason = draft.status, draft.reason
-        self._respond(draft, now, success=False)
+        self.invite.relay_refusal(draft, now)
         self._end_refused(status, reason, now, why)
 
     def _refuse(self, status: int, reason: str, now: float, why: str = "") -> None:
         """Refuse the caller's INVITE ourselves."""
-        extra = _reason_header(status, reason)
-        self.leg_a.reply(self._tx, status, now, reason, ((extra.name, extra.value),))
+        self.invite.refuse(status, reason, now)
         self._end_refused(status, reason, now, why)
 
     def _end_refused(self, status: int, reason: str, now: float, why: str) -> None:
@@ -242,7 +234,7 @@ class Call:
         if self.attempt is not None:
             self.attempt.cancel(now, extra)
             self.attempt.end(now, 487, "Request Terminated", "cancelled")
-        self.leg_a.reply(self._tx, 487, now)
+        self.invite.refuse(487, None, now)
         self._end(now, 487, "Request Terminated", ended_by, "")
 
     def on_cancel(self, tx: ServerTransaction, now: float) -> None:
@@ -255,11 +247,15 @@ class Call:
     def _on_ring_timeout(self, now: float) -> None:
         self._ring_timer = None
         if self.state == "trying":
-            extra = _reason_header(408, "Ring timeout")
+            extra = reason_header(408, "Ring timeout")
             if self.attempt is not None:
                 self.attempt.cancel(now, (extra,))
                 self.attempt.end(now, 408, "Request Timeout", "timeout", "ring timeout")
             self._refuse(408, "Request Timeout", now, "ring timeout")
+
+    def _on_limit(self, now: float) -> None:
+        self._limit_timer = None
+        self.hang_up(now, 408, "Maximum call duration reached")
 
     # In the dialog
 
@@ -267,15 +263,20 @@ class Call:
         """A request in the dialog of one of the legs, its CSeq already checked."""
         request = tx.request
         self.core.record_message(now, self.id, leg.side, "in", tx.flow, request, self.attempt_number)
-        if request.method == "BYE":
+        method = request.method
+        if method == "BYE":
             self._on_bye(leg, tx, now)
-        elif request.method not in _RELAYED:
-            leg.reply(tx, 405 if request.method in KNOWN_METHODS else 501, now)
+        elif method == "PRACK" and leg is self.leg_a:
+            self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
+        elif method == "UPDATE" and leg.peer is not None and not leg.confirmed:
+            Relay.start(self, leg, leg.peer, tx, now)
+        elif method not in _RELAYED:
+            leg.reply(tx, 405 if method in KNOWN_METHODS else 501, now)
         elif not leg.confirmed or leg.peer is None:
             leg.reply(tx, 500, now, "Call not established yet", (("Retry-After", "1"),))
         else:
             peer = leg.peer
-            if request.method in _TARGET_REFRESH:
+            if method in _TARGET_REFRESH:
                 leg.dialog.refresh_target(request)
             Relay.start(self, leg, peer, tx, now)
 
@@ -313,10 +314,13 @@ class Call:
             return
         body = draft.body
         content_type = draft.find("content-type")
+        leg.local_sdp = body
         leg.send_ack(seq, now, (content_type,) if body and content_type is not None else (), body)
 
-    def crossed_request(self, message: Request, to_leg: Leg, exchange: Exchange | None) -> tuple[Request, list[Change]]:
-        """A request of the other leg as a request in the dialog of `to_leg`.
+    def crossed_request(
+        self, message: Request, to_leg: Leg, exchange: Exchange | None, extra: tuple[Header, ...] = ()
+    ) -> tuple[Request, list[Change]]:
+        """A request of the other leg as a request in the dialog of `to_leg`; `extra` header fields are ours.
 
         Raises RuleReject, SdpError or SipError.
         """
@@ -333,7 +337,7 @@ class Call:
         block.extend(dialog.identity(dialog.next_seq(), message.method))
         if message.method in _WITH_CONTACT:
             block.append(contact_line(flow))
-        map_message(draft, block, core.capabilities, routes)
+        map_message(draft, block, [*core.capabilities, *extra], routes)
         request = draft.finish()
         assert isinstance(request, Request)
         return request, draft.changes
@@ -344,7 +348,7 @@ class Call:
         """The caller's INVITE can't be answered any more: its connection is gone."""
         if self.state == "trying":
             if self.attempt is not None:
-                self.attempt.cancel(now, (_reason_header(487, "Caller's connection lost"),))
+                self.attempt.cancel(now, (reason_header(487, "Caller's connection lost"),))
                 self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
             self._end(now, 487, "Request Terminated", "transport", "caller's connection lost")
         elif self.state == "answered":
@@ -358,12 +362,12 @@ class Call:
         """End the call from the middle, on both legs."""
         if self.state == "trying":
             if self.attempt is not None:
-                self.attempt.cancel(now, (_reason_header(cause, text),))
+                self.attempt.cancel(now, (reason_header(cause, text),))
                 self.attempt.end(now, cause, text, "ended here")
             self._refuse(503, "Service Unavailable", now, text)
             return
         self._refuse_pending(now)
-        reason = (_reason_header(cause, text),)
+        reason = (reason_header(cause, text),)
         for leg in (self.leg_a, self.leg_b):
             if leg is not None:
                 leg.bye(now, reason)
@@ -377,10 +381,10 @@ class Call:
                 leg.reply(pending, 487, now)
 
     def _stop_timers(self) -> None:
-        for timer in (self._retry_timer, self._ring_timer):
+        for timer in (self._retry_timer, self._ring_timer, self._limit_timer):
             if timer is not None:
                 timer.cancel()
-        self._retry_timer = self._ring_timer = None
+        self._retry_timer = self._ring_timer = self._limit_timer = None
 
     def _end(self, now: float, status: int, reason: str, ended_by: str, detail: str) -> None:
         """Close the books, once."""
@@ -407,7 +411,7 @@ class Call:
         self.core.record("call-end", now, self.id, fields, "", self.attempt_number)
 
 
-KNOWN_METHODS = frozenset(("REGISTER", "SUBSCRIBE", "PUBLISH", "REFER", "PRACK", "CANCEL", "ACK"))
+KNOWN_METHODS = frozenset(("REGISTER", "SUBSCRIBE", "PUBLISH", "REFER", "PRACK"))
 """Methods that we know and do not take (405); any other one is unknown (501)."""
 
 
@@ -415,10 +419,3 @@ def _limit_s(policy: RetryPolicy, attempt: int, elapsed_s: float) -> float:
     """How long an attempt may go unanswered: the last one until the deadline, others for the policy's time."""
     left = max(policy.deadline_s - elapsed_s, 0.0)
     return min(policy.answer_timeout_s, left) if policy.on_timeout and attempt < policy.max_attempts else left
-
-
-def _reason_header(status: int, text: str) -> Header:
-    """A Reason header with a SIP status (RFC 3326)."""
-    text = text or REASON_PHRASES.get(status, "")
-    clean = "".join([ch for ch in text if ch.isprintable()]).replace("\\", "").replace('"', "'")
-    return header("Reason", f'SIP;cause={status};text="{clean}"')

@@ -84,6 +84,12 @@ class StackConfig:
         retry: the retry policy.
         timers: T1, T2, T4.
         ring_timeout_s: how long a call may ring before it is given up with 408.
+        max_call_s: the longest time that a call may last once it is answered; 0 for no limit.
+        session_expires_s: the session interval (RFC 4028) that we ask for by ourselves; 0 leaves it to the peers.
+        min_se_s: the shortest session interval that we take.
+        reliable: "auto" offers reliable provisional responses (RFC 3262) to the target where the caller wants them,
+            "always" offers them anyway, "never" does not.
+        relay_early_media: whether a provisional response keeps its SDP; else the caller gets a plain 180.
         max_calls: calls in progress above which INVITEs get 503.
         retry_after_s: the Retry-After that such a 503 carries.
         user_agent: the User-Agent and Server value.
@@ -102,6 +108,11 @@ class StackConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timers: TimerSettings = field(default_factory=TimerSettings)
     ring_timeout_s: float = 180.0
+    max_call_s: float = 0.0
+    session_expires_s: int = 0
+    min_se_s: int = 90
+    reliable: str = "auto"
+    relay_early_media: bool = True
     max_calls: int = 10_000
     retry_after_s: int = 5
     user_agent: str = "Trunkline"

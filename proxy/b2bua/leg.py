@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.mapping import contact_line, via_line
+from proxy.b2bua.refresh import SessionKeeper
 from proxy.dialog.dialog import Dialog
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
-from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.message import Header, Message, Request, Response, header
 from proxy.sip.respond import make_response, marked_via_lines
 from proxy.transaction.client import ClientTransaction
 from proxy.transaction.server import ServerTransaction
@@ -36,6 +37,9 @@ class Leg:
         confirmed: whether the dialog was established by a 2xx.
         ended: whether a BYE crossed it, either way.
         late_answer: the CSeq number on the other leg and the exchange whose answer the peer's next ACK brings.
+        keeper: the session timer.
+        takes_update: whether the peer's Allow lists UPDATE.
+        local_sdp, remote_sdp: the last session description that we sent and got.
     """
 
     __slots__ = (
@@ -55,9 +59,13 @@ class Leg:
         "flow",
         "invite_in",
         "invite_out",
+        "keeper",
         "late_answer",
+        "local_sdp",
         "peer",
+        "remote_sdp",
         "side",
+        "takes_update",
     )
 
     def __init__(self, core: Core, call: Call, side: str, dialog: Dialog, flow: Flow) -> None:
@@ -80,13 +88,34 @@ class Leg:
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
         self._settling: list[Callable[[Flow], None]] | None = None
+        self.keeper = SessionKeeper(self)
+        self.takes_update = False
+        self.local_sdp = b""
+        self.remote_sdp = b""
         core.legs[(dialog.call_id, dialog.local_tag)] = self
 
     def close(self) -> None:
         """Forget the dialog: later requests in it get 481."""
         self.ended = True
         self.stop_answer()
-        self.core.legs.pop((self.dialog.call_id, self.dialog.local_tag), None)
+        self.keeper.stop()
+        key = (self.dialog.call_id, self.dialog.local_tag)
+        if self.core.legs.get(key) is self:
+            del self.core.legs[key]
+
+    def learn(self, message: Message) -> None:
+        """Note what a message of the peer tells about it: its session, and whether it takes UPDATE."""
+        if message.body and message.content_type in ("application/sdp", ""):
+            self.remote_sdp = message.body
+        for value in message.get_all("allow"):
+            if "UPDATE" in value:
+                self.takes_update = True
+
+    def glare_wait_s(self) -> float:
+        """How long to wait after a 491 (RFC 3261 section 14.1): 2.1 to 4 s for the owner of the Call-ID, else 0 to 2 s,
+        in steps of 10 ms."""
+        low, high = (2.1, 4.0) if self.side == "b" else (0.0, 2.0)
+        return round(low + (high - low) * self.core.random(), 2)
 
     # What we send
 
@@ -173,12 +202,29 @@ class Leg:
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """Answer a request on this leg with a response of our own."""
-        own = tuple([(item.name, item.value) for item in self.core.reply_capabilities])
-        response = make_response(
-            tx.request, status, reason, remote=tx.flow.remote, to_tag=self.dialog.local_tag, headers=(*headers, *own)
-        )
+        response = self.own_response(tx, status, headers, reason=reason)
         self.core.record_message(now, self.call.id, self.side, "out", tx.flow, response, self.call.attempt_number)
         tx.respond(response, now)
+
+    def own_response(
+        self,
+        tx: ServerTransaction,
+        status: int,
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+        reason: str | None = None,
+    ) -> Response:
+        """Build a response of our own on this leg."""
+        own = tuple([(item.name, item.value) for item in self.core.reply_capabilities])
+        return make_response(
+            tx.request,
+            status,
+            reason,
+            remote=tx.flow.remote,
+            to_tag=self.dialog.local_tag,
+            headers=(*headers, *own),
+            body=body,
+        )
 
     def response_block(self, request: Request, flow: Flow, *, success: bool) -> list[Header]:
         """The header fields on top of a response to the peer: Via, From, To with our tag, Call-ID, CSeq, and for a

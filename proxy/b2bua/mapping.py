@@ -24,9 +24,10 @@ __all__ = [
     "map_message",
     "target_uri",
     "via_line",
+    "withhold_early_media",
 ]
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, NOTIFY"
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, NOTIFY"
 """What we take inside a dialog."""
 
 ALLOW_OUTSIDE_DIALOG: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
@@ -128,6 +129,14 @@ def _with_host(address: NameAddr, host: str, params: str) -> str:
     user = f"{uri.user}@" if uri.user else ""
     display = f"{address.display} " if address.display else ""
     return f"{display}<sip:{user}{host}>{params}"
+
+
+def withhold_early_media(draft: Draft) -> None:
+    """Make a plain 180 of a provisional response with SDP."""
+    draft.step = "builtin:early-media"
+    draft.set_status(180, "Ringing")
+    draft.remove_all("content-type")
+    draft.set_body(b"")
 
 
 def map_message(

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import ByeUser, Leg
-from proxy.b2bua.mapping import map_message
+from proxy.b2bua.mapping import contact_line, map_message
+from proxy.dialog.session_timer import SessionTerms, accept_terms, answered_terms
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
-from proxy.sip.message import Request, Response
+from proxy.sip.message import Header, Request, Response, header
 from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.server import ServerTransaction
 
@@ -28,9 +29,22 @@ class Relay:
     A re-INVITE's 2xx is acknowledged at once when its offer came in the request; a late offer waits for the ACK.
     """
 
-    __slots__ = ("_cancelled", "_request", "_tx_out", "call", "exchange", "leg", "peer", "tx")
+    __slots__ = (
+        "_cancelled",
+        "_lines",
+        "_rack",
+        "_request",
+        "_sent_sdp",
+        "_terms",
+        "_tx_out",
+        "call",
+        "exchange",
+        "leg",
+        "peer",
+        "tx",
+    )
 
-    def __init__(self, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction) -> None:
+    def __init__(self, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction, rack: str = "") -> None:
         self.call = call
         self.leg = leg
         self.peer = peer
@@ -39,10 +53,29 @@ class Relay:
         self._request: Request | None = None
         self._tx_out: ClientTransaction | None = None
         self._cancelled = False
+        self._rack = rack
+        self._sent_sdp = b""
+        self._terms: SessionTerms | None = None
+        self._lines: tuple[Header, ...] = ()
+        attempt = call.attempt
+        if rack and attempt is not None and not attempt.exchange.answered:
+            self.exchange = attempt.exchange
 
     @classmethod
-    def start(cls, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction, now: float) -> None:
-        """Relay a request, or refuse it where RFC 3261 section 14 says so."""
+    def start(cls, call: Call, leg: Leg, peer: Leg, tx: ServerTransaction, now: float, rack: str = "") -> None:
+        """Relay a request, or refuse it where RFC 3261 section 14 says so.
+
+        A mere refresh of the session timer is answered here: the other leg has a timer of its own (RFC 4028).
+        `rack`: what a PRACK has to acknowledge on the other leg.
+        """
+        relay = cls(call, leg, peer, tx, rack)
+        if tx.method in ("INVITE", "UPDATE"):
+            try:
+                config = call.core.config
+                relay._terms, relay._lines = accept_terms(tx.request, config.min_se_s, 0)
+            except SipError as error:
+                leg.reply(tx, error.status, now, error.reason, error.headers)
+                return
         if tx.method == "INVITE":
             if leg.invite_in is not None:
                 leg.reply(tx, 500, now, "Another INVITE is pending", (("Retry-After", "1"),))
@@ -50,9 +83,13 @@ class Relay:
             if leg.invite_out or leg.answering:
                 leg.reply(tx, 491, now)
                 return
+        if relay._is_refresh():
+            relay._refreshed(now)
+            return
+        if tx.method == "INVITE":
             leg.invite_in = tx
             peer.invite_out = True
-        relay = cls(call, leg, peer, tx)
+        leg.learn(tx.request)
         tx.user = relay
 
         def send(flow: Flow) -> None:
@@ -63,14 +100,45 @@ class Relay:
 
         peer.with_flow(send, failed)
 
+    def _is_refresh(self) -> bool:
+        """Whether the request changes nothing but the session timer."""
+        request, leg = self.tx.request, self.leg
+        if not leg.confirmed or request.get("session-expires") is None:
+            return False
+        if request.method == "UPDATE":
+            return not request.body
+        return request.method == "INVITE" and bool(request.body) and request.body == leg.remote_sdp
+
+    def _refreshed(self, now: float) -> None:
+        leg, tx = self.leg, self.tx
+        invite = tx.method == "INVITE"
+        lines = [(item.name, item.value) for item in (contact_line(tx.flow), *self._lines)]
+        body = leg.local_sdp if invite else b""
+        if body:
+            lines.append(("Content-Type", "application/sdp"))
+        response = leg.own_response(tx, 200, tuple(lines), body)
+        self.call.core.record_message(now, self.call.id, leg.side, "out", tx.flow, response, self.call.attempt_number)
+        if invite:
+            leg.answer(tx, response, now)
+        else:
+            tx.respond(response, now)
+        leg.keeper.start(self._terms, now)
+
     def _send(self, flow: Flow, now: float) -> None:
         call = self.call
+        extra: tuple[Header, ...] = ()
+        if self.tx.method in ("INVITE", "UPDATE"):
+            extra = (header("Supported", "timer"), *self.peer.keeper.lines())
+        elif self._rack:
+            extra = (header("RAck", self._rack),)
         try:
-            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange)
+            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange, extra)
         except (RuleReject, SdpError, SipError) as error:
             self._finish(now, getattr(error, "status", 488), getattr(error, "reason", str(error)))
             return
         self._request = request
+        if request.body:
+            self._sent_sdp = request.body
         call.core.record_message(now, call.id, self.peer.side, "out", flow, request, call.attempt_number, changes)
         self._tx_out = call.core.layer.send_request(request, flow, self, now)
         if self.tx.method == "INVITE":
@@ -114,10 +182,21 @@ class Relay:
                     peer.send_ack(response.cseq.number, now)
                 self._finish(now, 488, getattr(error, "reason", str(error)))
             return
-        if 200 <= status < 300 and tx.method in ("INVITE", "UPDATE"):
-            peer.dialog.refresh_target(response)
+        lines: list[Header] = []
+        if 200 <= status < 300:
+            peer.learn(response)
+            if self._sent_sdp:
+                peer.local_sdp = self._sent_sdp
+            if draft.body:
+                leg.local_sdp = draft.body
+            if tx.method in ("INVITE", "UPDATE"):
+                peer.dialog.refresh_target(response)
+                lines = list(self._lines)
+                terms = peer.keeper.terms
+                peer.keeper.start(answered_terms(response, 0 if terms is None else terms.interval_s), now)
+                leg.keeper.start(self._terms, now)
         block = leg.response_block(self.tx.request, self.tx.flow, success=status < 300)
-        map_message(draft, block, call.core.reply_capabilities)
+        map_message(draft, block, [*call.core.reply_capabilities, *lines])
         mapped = draft.finish()
         assert isinstance(mapped, Response)
         call.core.record_message(

@@ -1,0 +1,128 @@
+"""The caller's INVITE, seen from the UAS side: every response that leg A gets to it leaves here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.b2bua.core import Core
+from proxy.b2bua.leg import Leg
+from proxy.b2bua.mapping import map_message
+from proxy.b2bua.reliable import Owed, ReliableSender
+from proxy.dialog.session_timer import accept_terms, has_option
+from proxy.rewrite.draft import Draft
+from proxy.sip.message import Header, Response, header
+from proxy.sip.respond import REASON_PHRASES, make_response
+from proxy.transaction.server import ServerTransaction
+
+if TYPE_CHECKING:
+    from proxy.b2bua.call import Call
+
+__all__ = ["CallerInvite", "reason_header"]
+
+
+def reason_header(status: int, text: str) -> Header:
+    """A Reason header with a SIP status (RFC 3326)."""
+    text = text or REASON_PHRASES.get(status, "")
+    clean = "".join([ch for ch in text if ch.isprintable()]).replace("\\", "").replace('"', "'")
+    return header("Reason", f'SIP;cause={status};text="{clean}"')
+
+
+class CallerInvite:
+    """Answers the INVITE that began a call.
+
+    Attributes:
+        tx: its server transaction.
+        wants_reliable: whether the caller takes reliable provisional responses (RFC 3262).
+        needs_reliable: whether it demands them.
+    """
+
+    __slots__ = ("_call", "_core", "_leg", "_sender", "needs_reliable", "tx", "wants_reliable")
+
+    def __init__(self, core: Core, call: Call, leg: Leg, tx: ServerTransaction) -> None:
+        self._core = core
+        self._call = call
+        self._leg = leg
+        self._sender: ReliableSender | None = None
+        self.tx = tx
+        self.needs_reliable = any("100rel" in value.lower() for value in tx.request.values("require"))
+        self.wants_reliable = self.needs_reliable or has_option(tx.request, "100rel")
+
+    def trying(self, now: float) -> None:
+        """100 at once, so that the caller stops repeating (RFC 3261 section 8.2.6.1)."""
+        tx = self.tx
+        response = make_response(tx.request, 100, remote=tx.flow.remote)
+        self._core.record_message(now, self._call.id, "a", "out", tx.flow, response)
+        tx.respond(response, now)
+
+    def progress(self, draft: Draft, owed: Owed | None, now: float) -> None:
+        """Relay a provisional response, reliably where leg B is owed a PRACK for it or the caller insists."""
+        if owed is None and not self.needs_reliable:
+            self.tx.respond(self._mapped(draft, now, success=True), now)
+            return
+        sender = self._reliable()
+        response = self._mapped(draft, now, success=True, extra=sender.lines())
+        sender.send(response, owed, now)
+
+    def accept(self, draft: Draft, now: float) -> None:
+        """Relay the 2xx, repeat it until the ACK, and begin the session timer that the caller asked for."""
+        config, leg, tx = self._core.config, self._leg, self.tx
+        terms, lines = accept_terms(tx.request, config.min_se_s, config.session_expires_s)
+        response = self._mapped(draft, now, success=True, extra=list(lines))
+        leg.local_sdp = response.body
+
+        def send(now: float) -> None:
+            leg.answer(tx, response, now)
+            leg.keeper.start(terms, now)
+
+        if self._sender is None:
+            send(now)
+        else:
+            self._sender.after(send, now)
+
+    def relay_refusal(self, draft: Draft, now: float) -> None:
+        """Relay the target's final refusal, with a Reason header that says where it came from."""
+        draft.step = "builtin:reason"
+        draft.append(reason_header(draft.status, draft.reason))
+        self._stop()
+        self.tx.respond(self._mapped(draft, now, success=False), now)
+
+    def refuse(self, status: int, reason: str | None, now: float) -> None:
+        """Refuse the INVITE ourselves."""
+        self._stop()
+        extra = reason_header(status, reason or "")
+        self._leg.reply(self.tx, status, now, reason, ((extra.name, extra.value),))
+
+    def prack(self, tx: ServerTransaction, relay: Callable[[Owed], None], now: float) -> None:
+        """The caller's PRACK: taken to leg B where that is owed one, else answered here (RFC 3262 section 3)."""
+        matched, owed = (False, None) if self._sender is None else self._sender.acknowledge(tx.request, now)
+        if not matched:
+            self._leg.reply(tx, 481, now)
+        elif owed is not None:
+            relay(owed)
+        elif tx.request.body:
+            self._leg.reply(tx, 488, now, "No offer is possible in this PRACK")
+        else:
+            self._leg.reply(tx, 200, now)
+
+    def _stop(self) -> None:
+        if self._sender is not None:
+            self._sender.stop()
+
+    def _reliable(self) -> ReliableSender:
+        if self._sender is None:
+            self._sender = ReliableSender(self._core, self.tx, self._not_acknowledged)
+        return self._sender
+
+    def _not_acknowledged(self, now: float) -> None:
+        self._call.hang_up(now, 504, "PRACK not received")
+
+    def _mapped(self, draft: Draft, now: float, *, success: bool, extra: list[Header] | None = None) -> Response:
+        tx = self.tx
+        block = self._leg.response_block(tx.request, tx.flow, success=success)
+        map_message(draft, block, [*self._core.reply_capabilities, *extra] if extra else self._core.reply_capabilities)
+        response = draft.finish()
+        assert isinstance(response, Response)
+        number = self._call.attempt_number
+        self._core.record_message(now, self._call.id, "a", "out", tx.flow, response, number, draft.changes)
+        return response
