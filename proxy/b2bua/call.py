@@ -163,6 +163,7 @@ class Call:
         if self.original.body or answered_early:
             leg_b.send_ack(seq, now)
         else:
+            leg_b.owes_ack = seq
             self.leg_a.late_answer = (seq, exchange)
         self.state = "answered"
         self.answered_at = now
@@ -296,8 +297,10 @@ class Call:
     def on_ack(self, leg: Leg, request: Request, now: float) -> None:
         """The ACK of a 2xx of ours."""
         self.core.record_message(now, self.id, leg.side, "in", leg.flow, request, self.attempt_number)
+        if not leg.on_ack(request, now):
+            return
         waiting, leg.late_answer = leg.late_answer, None
-        if leg.on_ack(request, now) and waiting is not None and leg.peer is not None:
+        if waiting is not None and leg.peer is not None and leg.peer.owes_ack is not None:
             seq, exchange = waiting
             self.ack_with_answer(request, leg.peer, seq, exchange, now)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.audit.records import Change
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.mapping import contact_line, via_line
 from proxy.b2bua.refresh import SessionKeeper
 from proxy.dialog.dialog import Dialog
+from proxy.rewrite.engine import RuleReject
+from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Message, Request, Response, header
@@ -25,6 +28,9 @@ __all__ = ["ByeUser", "Leg", "ack_and_bye"]
 
 MAX_FORWARDS = header("Max-Forwards", "70")
 
+FlowAction = Callable[[Flow, float], None]
+FlowFailed = Callable[[str, float], None]
+
 
 class Leg:
     """A dialog of ours with one peer.
@@ -37,6 +43,7 @@ class Leg:
         confirmed: whether the dialog was established by a 2xx.
         ended: whether a BYE crossed it, either way.
         late_answer: the CSeq number on the other leg and the exchange whose answer the peer's next ACK brings.
+        owes_ack: the CSeq number of a 2xx of the peer that waits for its ACK, since our answer is still to come.
         keeper: the session timer.
         takes_update: whether the peer's Allow lists UPDATE.
         local_sdp, remote_sdp: the last session description that we sent and got.
@@ -47,7 +54,9 @@ class Leg:
         "_ack_seq",
         "_bye_waiting",
         "_ok_data",
+        "_ok_flow",
         "_ok_interval_s",
+        "_ok_seq",
         "_ok_started",
         "_ok_timer",
         "_settling",
@@ -62,6 +71,7 @@ class Leg:
         "keeper",
         "late_answer",
         "local_sdp",
+        "owes_ack",
         "peer",
         "remote_sdp",
         "side",
@@ -80,14 +90,17 @@ class Leg:
         self.confirmed = False
         self.ended = False
         self.late_answer: tuple[int, Exchange] | None = None
+        self.owes_ack: int | None = None
         self._ok_data = b""
+        self._ok_flow = flow
+        self._ok_seq = -1
         self._ok_timer: Timer | None = None
         self._ok_interval_s = 0.0
         self._ok_started = 0.0
         self._ack_seq = -1
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
-        self._settling: list[Callable[[Flow], None]] | None = None
+        self._settling: list[tuple[FlowAction, FlowFailed | None]] | None = None
         self.keeper = SessionKeeper(self)
         self.takes_update = False
         self.local_sdp = b""
@@ -123,50 +136,55 @@ class Leg:
         """Via and Max-Forwards of a request that begins with us."""
         return [via_line(self.flow, branch or self.core.new_branch()), MAX_FORWARDS]
 
-    def with_flow(self, action: Callable[[Flow], None], failed: Callable[[str], None] | None = None) -> None:
+    def with_flow(self, action: FlowAction, now: float, failed: FlowFailed | None = None) -> None:
         """Do something that needs a living flow: at once, or after the connection was opened anew.
 
         The way by the book (first route or remote target) is taken only when the flow is gone: a peer's Contact may be
-        a private address that nobody can reach.
+        a private address that nobody can reach. A URI that names no transport is reached by that of the lost flow.
         """
         if self._settling is not None:
-            self._settling.append(action)
+            self._settling.append((action, failed))
             return
-        if not self.flow.closed:
-            action(self.flow)
+        flow = self.flow
+        if not flow.closed:
+            action(flow, now)
             return
         try:
             uri = self.dialog.next_hop()
         except SipError as error:
             if failed is not None:
-                failed(error.reason)
+                failed(error.reason, now)
             return
+        if flow.reliable and uri.scheme == "sip" and uri.param("transport") is None:
+            uri = uri.replace(params=(*uri.params, ("transport", flow.transport)))
         self.core.find_flow(uri, _Reopen(self, action, failed))
 
     def send_ack(self, seq: int, now: float, extra: tuple[Header, ...] = (), body: bytes = b"") -> None:
         """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4); kept for repetitions."""
 
-        def send(flow: Flow) -> None:
+        def send(flow: Flow, now: float) -> None:
             request = self.dialog.request("ACK", seq, self.top(), extra, body)
             self._ack_seq = seq
             self._ack_data = request.serialize()
             self.core.record_message(now, self.call.id, self.side, "out", flow, request, self.call.attempt_number)
             self.core.send(flow, self._ack_data)
 
-        self.with_flow(send)
+        self.owes_ack = None
+        self.with_flow(send, now)
 
-    def _send_ack_data(self, flow: Flow) -> None:
+    def _send_ack_data(self, flow: Flow, now: float) -> None:
         self.core.send(flow, self._ack_data)
 
     def repeat_ack(self, seq: int, now: float) -> bool:
         """Answer a repeated 2xx with the same ACK; False when there is none yet."""
         if seq != self._ack_seq:
             return False
-        self.with_flow(self._send_ack_data)
+        self.with_flow(self._send_ack_data, now)
         return True
 
     def bye(self, now: float, extra: tuple[Header, ...] = (), crossing: Request | None = None) -> None:
-        """End the dialog from our side, once: at once, or as soon as the peer has acknowledged our 2xx (section 15).
+        """End the dialog from our side, once: at once, or as soon as the peer has acknowledged our 2xx (RFC 3261
+        section 15). A 2xx of the peer that still waits for its ACK gets it first.
 
         `crossing` is the other leg's BYE, whose headers (Reason, X-…) go along; without it `extra` says why we end it.
         """
@@ -176,20 +194,28 @@ class Leg:
             self._bye_waiting = (extra, crossing)
             return
         self.close()
+        if self.owes_ack is not None:
+            self.send_ack(self.owes_ack, now)
 
-        def send(flow: Flow) -> None:
+        def send(flow: Flow, now: float) -> None:
             user = ByeUser(self.core, self.call.id, self.side, self.call.attempt_number)
-            if crossing is not None:
-                request, changes = self.call.crossed_request(crossing, self, None)
-            else:
-                own = (*extra, *self.core.capabilities[1:])
-                request, changes = self.dialog.request("BYE", self.dialog.next_seq(), self.top(), own), None
+            request, changes = self._bye_request(extra, crossing)
             self.core.record_message(
                 now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
             )
             self.core.layer.send_request(request, flow, user, now)
 
-        self.with_flow(send)
+        self.with_flow(send, now)
+
+    def _bye_request(self, extra: tuple[Header, ...], crossing: Request | None) -> tuple[Request, list[Change] | None]:
+        """Our BYE; one that can't cross (a rule refuses it, its body is broken) is replaced by one of our own."""
+        if crossing is not None:
+            try:
+                return self.call.crossed_request(crossing, self, None)
+            except (RuleReject, SdpError, SipError):
+                extra = tuple([header("Reason", value) for value in crossing.get_all("reason")])
+        own = (*extra, *self.core.capabilities[1:])
+        return self.dialog.request("BYE", self.dialog.next_seq(), self.top(), own), None
 
     # What we answer
 
@@ -250,6 +276,8 @@ class Leg:
         self.invite_in = None
         self.confirmed = True
         self._ok_data = response.serialize()
+        self._ok_flow = tx.flow
+        self._ok_seq = tx.request.cseq.number
         self._ok_started = now
         self._ok_interval_s = self.core.config.timers.t1_s
         self._ok_timer = self.core.timers.schedule(now + self._ok_interval_s, self._repeat_answer)
@@ -259,10 +287,13 @@ class Leg:
         if now - self._ok_started >= 64 * timers.t1_s:
             self._ok_timer = None
             self._ok_data = b""
-            self.call.on_no_ack(self, now)
+            if self._bye_waiting is None:
+                self.call.on_no_ack(self, now)
+            else:
+                self._send_waiting_bye(now)
             return
-        if not self.flow.closed:
-            self.core.send(self.flow, self._ok_data)
+        if not self._ok_flow.closed:
+            self.core.send(self._ok_flow, self._ok_data)
         self._ok_interval_s = min(2 * self._ok_interval_s, timers.t2_s)
         deadline = min(now + self._ok_interval_s, self._ok_started + 64 * timers.t1_s)
         self._ok_timer = self.core.timers.schedule(deadline, self._repeat_answer)
@@ -283,12 +314,18 @@ class Leg:
         return True
 
     def on_ack(self, request: Request, now: float) -> bool:
-        """Take the ACK of our 2xx; True when it is the first one."""
-        first = self.stop_answer()
-        if first and self._bye_waiting is not None:
-            (extra, crossing), self._bye_waiting = self._bye_waiting, None
+        """Take an ACK; True when it is the first one for our latest 2xx, and not a late copy of an earlier one."""
+        if request.cseq.number != self._ok_seq or not self.stop_answer():
+            return False
+        if self._bye_waiting is not None:
+            self._send_waiting_bye(now)
+        return True
+
+    def _send_waiting_bye(self, now: float) -> None:
+        waiting, self._bye_waiting = self._bye_waiting, None
+        if waiting is not None:
+            extra, crossing = waiting
             self.bye(now, extra, crossing)
-        return first
 
     def settle_flow(self) -> None:
         """Over UDP follow a Contact (or first route) that names another port of the very host that we talk with.
@@ -308,12 +345,12 @@ class Leg:
             self._settling = []
             self.core.find_flow(uri, _Settle(self))
 
-    def settled(self, flow: Flow) -> None:
+    def settled(self, flow: Flow, now: float) -> None:
         """Go on with the flow that was looked for, and send what waited for it."""
         self.flow = flow
         waiting, self._settling = self._settling, None
-        for action in waiting or ():
-            self.with_flow(action)
+        for action, failed in waiting or ():
+            self.with_flow(action, now, failed)
 
 
 class _Reopen:
@@ -321,7 +358,7 @@ class _Reopen:
 
     __slots__ = ("action", "failed", "leg")
 
-    def __init__(self, leg: Leg, action: Callable[[Flow], None], failed: Callable[[str], None] | None) -> None:
+    def __init__(self, leg: Leg, action: FlowAction, failed: FlowFailed | None) -> None:
         self.leg = leg
         self.action = action
         self.failed = failed
@@ -329,14 +366,14 @@ class _Reopen:
     def on_flow(self, flow: Flow, now: float) -> None:
         """Go on with the new flow."""
         self.leg.flow = flow
-        self.action(flow)
+        self.action(flow, now)
 
     def on_no_flow(self, reason: str, now: float) -> None:
         """The peer can't be reached any more."""
         leg = self.leg
         leg.core.record("unreachable", now, leg.call.id, {"reason": reason}, leg.side)
         if self.failed is not None:
-            self.failed(reason)
+            self.failed(reason, now)
 
 
 class _Settle:
@@ -349,11 +386,11 @@ class _Settle:
 
     def on_flow(self, flow: Flow, now: float) -> None:
         """Use it from now on."""
-        self.leg.settled(flow)
+        self.leg.settled(flow, now)
 
     def on_no_flow(self, reason: str, now: float) -> None:
         """Stay with the flow that there is."""
-        self.leg.settled(self.leg.flow)
+        self.leg.settled(self.leg.flow, now)
 
 
 class ByeUser:
@@ -382,15 +419,25 @@ class ByeUser:
 
 def ack_and_bye(
     core: Core, call_id: str, attempt: int, invite: Request, response: Response, flow: Flow, why: str, now: float
-) -> None:
+) -> bytes:
     """End a session that the target began though nobody wants it any more: ACK its 2xx, then BYE (RFC 3261 section
-    13.2.2.4). Nothing is left behind but the BYE's own transaction."""
-    dialog = Dialog.as_uac(invite, response)
+    13.2.2.4). Nothing is left behind but the BYE's own transaction. Returns the ACK, for repetitions of the 2xx.
+
+    A 2xx whose Contact or Record-Route can't be understood is acknowledged at the INVITE's Request-URI.
+    """
+    try:
+        dialog = Dialog.as_uac(invite, response)
+        _ = dialog.next_hop()
+    except SipError:
+        plain = [item for item in response.headers if item.key not in ("contact", "record-route")]
+        dialog = Dialog.as_uac(invite, Response(response.status, response.reason, plain))
     user = ByeUser(core, call_id, "b", attempt)
     ack = dialog.request("ACK", invite.cseq.number, [via_line(flow, core.new_branch()), MAX_FORWARDS])
     reason = header("Reason", f'SIP;cause=487;text="{why}"')
     bye = dialog.request("BYE", dialog.next_seq(), [via_line(flow, core.new_branch()), MAX_FORWARDS], (reason,))
     core.record_message(now, call_id, "b", "out", flow, ack, attempt)
-    core.send(flow, ack.serialize())
+    data = ack.serialize()
+    core.send(flow, data)
     core.record_message(now, call_id, "b", "out", flow, bye, attempt)
     core.layer.send_request(bye, flow, user, now)
+    return data

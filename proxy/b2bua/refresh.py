@@ -81,7 +81,7 @@ class SessionKeeper:
         leg = self._leg
         method = "UPDATE" if leg.takes_update else "INVITE"
 
-        def send(flow: Flow) -> None:
+        def send(flow: Flow, now: float) -> None:
             extra = [contact_line(flow), *self.lines(), *leg.core.capabilities]
             body = leg.local_sdp if method == "INVITE" else b""
             if body:
@@ -91,7 +91,7 @@ class SessionKeeper:
             leg.core.record_message(now, leg.call.id, leg.side, "out", flow, request, leg.call.attempt_number)
             leg.core.layer.send_request(request, flow, self, now)
 
-        leg.with_flow(send)
+        leg.with_flow(send, now)
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """The peer's answer to a refresh."""

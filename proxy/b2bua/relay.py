@@ -92,13 +92,10 @@ class Relay:
         leg.learn(tx.request)
         tx.user = relay
 
-        def send(flow: Flow) -> None:
-            relay._send(flow, now)
-
-        def failed(reason: str) -> None:
+        def failed(reason: str, now: float) -> None:
             relay._finish(now, 503, "Peer can't be reached")
 
-        peer.with_flow(send, failed)
+        peer.with_flow(relay._send, now, failed)
 
     def _is_refresh(self) -> bool:
         """Whether the request changes nothing but the session timer."""
@@ -210,6 +207,7 @@ class Relay:
             if self.tx.request.body:
                 peer.send_ack(response.cseq.number, now)
             else:
+                peer.owes_ack = response.cseq.number
                 leg.late_answer = (response.cseq.number, self.exchange)
             leg.answer(self.tx, mapped, now)
             return

@@ -102,12 +102,15 @@ class Dialog:
     def refresh_target(self, message: Message) -> None:
         """Take the remote target from a target refresh request or its 2xx (RFC 3261 section 12.2).
 
-        Raises SipError 400.
+        A Contact that can't be understood changes nothing: the target that is known serves on.
         """
-        contact = message.contact
-        if contact is not None:
-            _ = contact.uri
-            self.remote_target = contact.uri_text
+        try:
+            contact = message.contact
+            if contact is not None:
+                _ = contact.uri
+                self.remote_target = contact.uri_text
+        except SipError:
+            return
 
     def accept(self, request: Request) -> None:
         """Check and take the CSeq of a request from the peer (RFC 3261 section 12.2.2).
