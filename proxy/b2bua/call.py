@@ -380,8 +380,9 @@ class Call:
         """Answer re-INVITEs that are still pending when the dialog ends (RFC 3261 section 15.1.2)."""
         for leg in (self.leg_a, self.leg_b):
             if leg is not None and leg.confirmed and leg.invite_in is not None:
-                pending, leg.invite_in = leg.invite_in, None
-                leg.reply(pending, 487, now)
+                pending = leg.invite_in.user
+                if isinstance(pending, Relay):
+                    pending.abandon(now)
 
     def _stop_timers(self) -> None:
         for timer in (self._retry_timer, self._ring_timer, self._limit_timer):

@@ -16,6 +16,7 @@ from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Request, Response, header
 from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.server import ServerTransaction
+from proxy.transaction.timers import Timer
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
@@ -30,7 +31,9 @@ class Relay:
     """
 
     __slots__ = (
+        "_cancel_sent",
         "_cancelled",
+        "_guard",
         "_lines",
         "_rack",
         "_request",
@@ -53,6 +56,8 @@ class Relay:
         self._request: Request | None = None
         self._tx_out: ClientTransaction | None = None
         self._cancelled = False
+        self._cancel_sent = False
+        self._guard: Timer | None = None
         self._rack = rack
         self._sent_sdp = b""
         self._terms: SessionTerms | None = None
@@ -80,7 +85,7 @@ class Relay:
             if leg.invite_in is not None:
                 leg.reply(tx, 500, now, "Another INVITE is pending", (("Retry-After", "1"),))
                 return
-            if leg.invite_out or leg.answering:
+            if leg.invite_out or leg.answering or peer.answering:
                 leg.reply(tx, 491, now)
                 return
         if relay._is_refresh():
@@ -122,6 +127,8 @@ class Relay:
         leg.keeper.start(self._terms, now)
 
     def _send(self, flow: Flow, now: float) -> None:
+        if self.tx.last_status >= 200:
+            return
         call = self.call
         extra: tuple[Header, ...] = ()
         if self.tx.method in ("INVITE", "UPDATE"):
@@ -143,30 +150,65 @@ class Relay:
 
     def on_cancel(self, tx: ServerTransaction, now: float) -> None:
         """The peer takes its re-INVITE back."""
+        call = self.call
+        call.core.record_message(now, call.id, self.leg.side, "in", tx.flow, tx.request, call.attempt_number)
         self.leg.reply(tx, 200, now)
-        self._cancelled = True
-        self._cancel_out(now)
+        if self._tx_out is None:
+            self._finish(now, 487, "Request Terminated")
+        else:
+            self._cancelled = True
+            self._cancel_out(now)
+
+    def abandon(self, now: float) -> None:
+        """The dialog ends while the request is pending: refuse it, and give the other side some time to end it too."""
+        self._finish(now, 487, "Request Terminated")
+        self._watch(now)
 
     def _cancel_out(self, now: float) -> None:
-        out = self._tx_out
-        if out is not None and self._request is not None and out.provisional_received:
-            user = ByeUser(self.call.core, self.call.id, self.peer.side, self.call.attempt_number)
-            self.call.core.layer.send_request(make_cancel(self._request), out.flow, user, now)
+        """CANCEL, once, after a provisional response (RFC 3261 section 9.1)."""
+        out, request, call = self._tx_out, self._request, self.call
+        if self._cancel_sent or out is None or request is None or not out.provisional_received:
+            return
+        self._cancel_sent = True
+        cancel = make_cancel(request)
+        user = ByeUser(call.core, call.id, self.peer.side, call.attempt_number)
+        call.core.record_message(now, call.id, self.peer.side, "out", out.flow, cancel, call.attempt_number)
+        call.core.layer.send_request(cancel, out.flow, user, now)
+        self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        if self._guard is None and self._tx_out is not None:
+            core = self.call.core
+            self._guard = core.timers.schedule(now + 64 * core.config.timers.t1_s, self._given_up)
+
+    def _given_up(self, now: float) -> None:
+        """A request that was taken back never got its final response (RFC 3261 section 9.1)."""
+        self._guard = None
+        if self._tx_out is not None:
+            self._tx_out.terminate(now)
+        self._finish(now, 487, "Request Terminated")
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """The other leg's response."""
         call, peer, leg = self.call, self.peer, self.leg
         call.core.record_message(now, call.id, peer.side, "in", tx.flow, response, call.attempt_number)
         status = response.status
+        if status < 200 and self._cancelled:
+            self._cancel_out(now)
         if status == 100:
-            if self._cancelled:
-                self._cancel_out(now)
             return
+        if status >= 200 and self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
         invite = tx.method == "INVITE"
         if invite and 200 <= status < 300:
             seq = response.cseq.number
-            if peer.repeat_ack(seq, now) or not peer.invite_out:
+            if peer.repeat_ack(seq, now) or seq == peer.owes_ack:
                 return
+            if self.tx.last_status >= 200:
+                peer.send_ack(seq, now)
+        if self.tx.last_status >= 200:
+            return
         draft = Draft(response)
         assert call.attempt is not None
         try:
@@ -227,7 +269,7 @@ class Relay:
     def _finish(self, now: float, status: int, reason: str) -> None:
         if self.tx.last_status < 200:
             self.leg.reply(self.tx, status, now, reason)
-        self._done()
+            self._done()
 
     def _done(self) -> None:
         if self.tx.method == "INVITE":
