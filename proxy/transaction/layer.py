@@ -40,7 +40,10 @@ class LayerUser(Protocol):
         whose session must be ended; never forward any (RFC 6026 section 7.3)."""
 
     def on_server_failure(self, tx: ServerTransaction, now: float) -> None:
-        """A response could not be sent, or the ACK for a failure response never came. Called once a transaction."""
+        """A response could not be sent, or the ACK for a failure response never came. Called once a transaction.
+
+        An INVITE that has no final response yet still needs one to end (RFC 6026 section 7.1).
+        """
 
 
 class TransactionLayer:
@@ -143,7 +146,7 @@ class TransactionLayer:
         """
         peers = self._by_flow.pop(flow, None)
         if peers is not None:
-            for tx in list(peers):
+            for tx in peers:
                 tx.step(Event.TRANSPORT_ERROR, None, now)
 
     def find_merged(self, request: Request) -> ServerTransaction | None:

@@ -224,4 +224,4 @@ class LossyTransactions(RuleBasedStateMachine):
 
 
 TestLossyTransactions = LossyTransactions.TestCase
-TestLossyTransactions.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLossyTransactions.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)

@@ -174,7 +174,7 @@ def test_repeated_failure_gets_the_same_ack_until_timer_d() -> None:
         harness.get(response(sent, 503), flow)
         harness.pass_time(10)
     assert harness.sends() == ["INVITE", "ACK", "ACK", "ACK"]
-    assert len({data for _, data in harness.wire[1:]}) == 1
+    assert len({id(data) for _, data in harness.wire[1:]}) == 1
     assert harness.tellings() == ["response 503"]
     harness.pass_time(1.999)
     assert len(harness.layer) == 1
