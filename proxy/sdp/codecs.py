@@ -131,6 +131,16 @@ class Codec:
         """True for a codec that can carry the stream alone."""
         return bool(self.name) and self._lower not in AUXILIARY
 
+    @property
+    def is_event(self) -> bool:
+        """True for telephone-event (RFC 4733)."""
+        return self._lower == "telephone-event"
+
+    @property
+    def is_comfort_noise(self) -> bool:
+        """True for CN (RFC 3389)."""
+        return self._lower == "cn"
+
     def matches(self, other: "str | Codec") -> bool:
         """Tell whether this is the codec `other`: another Codec, or "PCMU", "opus/48000", "L16/44100/1" in any case.
 
@@ -202,8 +212,12 @@ def has_primary(codecs: Iterable[Codec]) -> bool:
 def keep(codecs: Sequence[Codec], names: Sequence[str]) -> list[Codec]:
     """The codecs that `names` allow, in the order of `names`, without companions that fit none of them."""
     kept: list[Codec] = []
+    taken: set[int] = set()
     for name in names:
-        kept += [codec for codec in codecs if codec not in kept and codec.matches(name)]
+        for codec in codecs:
+            if codec.payload not in taken and codec.matches(name):
+                taken.add(codec.payload)
+                kept.append(codec)
     return _fitting(kept)
 
 
@@ -221,19 +235,17 @@ def _fitting(codecs: list[Codec]) -> list[Codec]:
     foreign clock is worth more than none. RED and rtx go with the payloads they carry.
     """
     rates = [codec.clock_rate for codec in codecs if codec.is_primary]
-    events = [codec for codec in codecs if codec.name.lower() == "telephone-event"]
-    fitting = [codec for codec in events if codec.clock_rate in rates] or events[:1]
-    kept: list[Codec] = []
-    for codec in codecs:
-        lower = codec.name.lower()
-        if lower == "telephone-event":
-            stays = codec in fitting
-        elif lower == "cn":
-            stays = codec.clock_rate in rates
-        else:
-            stays = True
-        if stays:
-            kept.append(codec)
+    if len(rates) == len(codecs):
+        return codecs
+    events = [codec for codec in codecs if codec.is_event]
+    fitting = [codec.payload for codec in events if codec.clock_rate in rates] or [
+        codec.payload for codec in events[:1]
+    ]
+    kept = [
+        codec
+        for codec in codecs
+        if (codec.payload in fitting if codec.is_event else codec.clock_rate in rates or not codec.is_comfort_noise)
+    ]
     while True:  # one that goes may itself have been carried
         payloads = {str(codec.payload) for codec in kept}
         left = [codec for codec in kept if payloads.issuperset(codec.carried_payloads())]

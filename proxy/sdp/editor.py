@@ -91,15 +91,18 @@ class Editor:
 
     def rewrite(self, start: int, end: int, change: Callable[[str], str | None]) -> None:
         """Put `change(line)` in place of each line of lines[start:end], one after the other; None removes the line."""
+        lines = self.session.lines
         i = start
         while i < end:
-            line = self.session.lines[i]
+            line = lines[i]
             changed = change(line)
-            self.edit(i, line, changed)
             if changed is None:
+                self.edit(i, line, None)
                 end -= 1
-            else:
-                i += 1
+                continue
+            if changed is not line:
+                self.edit(i, line, changed)
+            i += 1
 
     # Codecs
 
@@ -238,7 +241,10 @@ class Editor:
                 self._fix_ptime(media.start + 1, media.end, default_ms, allowed)
 
     def _fix_ptime(self, start: int, end: int, default_ms: int, allowed: Sequence[int]) -> None:
-        values = self.session.attributes_between(start, end)
+        present = [line for line in self.session.lines[start:end] if line.startswith(("a=ptime", "a=maxptime"))]
+        if not present:
+            return
+        values = [attribute_of(line) for line in present]
         limits = [_whole_ms(value) for name, value in values if name == "maxptime"]
         limit = next((number for number in limits if min(allowed) <= number <= MAX_PTIME_MS), None)
         times = [_whole_ms(value) for name, value in values if name == "ptime"]

@@ -9,16 +9,30 @@ from .session import attribute_of, is_rtpmap, payload_of
 class NamePatterns:
     """Attribute names to look for: "candidate", or with `*` for any run of characters, "ice-*"."""
 
-    __slots__ = ("_exact", "_globs")
+    __slots__ = ("_exact", "_globs", "_prefixes")
 
     def __init__(self, names: Iterable[str]) -> None:
-        listed = list(names)
-        self._exact: frozenset[str] = frozenset([name for name in listed if "*" not in name])
-        self._globs: list[list[str]] = [name.split("*") for name in listed if "*" in name]
+        exact: list[str] = []
+        prefixes: list[str] = []
+        self._globs: list[list[str]] = []
+        for name in names:
+            pieces = name.split("*")
+            if len(pieces) == 1:
+                exact.append(name)
+            elif len(pieces) == 2 and not pieces[1]:
+                prefixes.append(pieces[0])
+            else:
+                self._globs.append(pieces)
+        self._exact: frozenset[str] = frozenset(exact)
+        self._prefixes: tuple[str, ...] = tuple(prefixes)
 
     def match(self, name: str) -> bool:
         """Tell whether `name` is one of the names, or fits one of the patterns."""
-        return name in self._exact or any(_fits(pieces, name) for pieces in self._globs)
+        return (
+            name in self._exact
+            or name.startswith(self._prefixes)
+            or (bool(self._globs) and any(_fits(pieces, name) for pieces in self._globs))
+        )
 
 
 def _fits(pieces: list[str], name: str) -> bool:
@@ -111,10 +125,9 @@ class PlainKeys:
         self._plain = plain
 
     def __call__(self, line: str) -> str | None:
-        name, value = attribute_of(line)
-        if name != "crypto" or not line.startswith("a="):
+        if not line.startswith("a=crypto:"):
             return line
-        crypto = Crypto.parse(value or "")
+        crypto = Crypto.parse(line[9:])
         if crypto is None or crypto.suite.upper() not in self._wanted:
             return None
         if crypto.has_mki and crypto.suite.upper() in self._plain:

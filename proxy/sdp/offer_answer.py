@@ -7,7 +7,7 @@ from .codecs import Codec, has_primary, renumber_fmtp
 from .crypto import Crypto
 from .editor import Editor, Record
 from .errors import NoCommonCodec, SdpError
-from .session import Media, Session, attribute_of, payload_of
+from .session import Media, Session, payload_of
 
 # The directions that may answer each direction of an offer, RFC 3264 6.1; where the answer says another, what is left
 # of it when the part that the offer rules out is taken away.
@@ -306,10 +306,9 @@ class _OneCrypto:
         self._seen = False
 
     def __call__(self, line: str) -> str | None:
-        name, value = attribute_of(line)
-        if name != "crypto" or not line.startswith("a="):
+        if not line.startswith("a=crypto:"):
             return line
-        crypto = Crypto.parse(value or "")
+        crypto = Crypto.parse(line[9:])
         if self._chosen is None or self._seen or crypto is None or crypto != self._chosen:
             return None
         self._seen = True

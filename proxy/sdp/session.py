@@ -16,7 +16,7 @@ __all__ = ["Codec", "Crypto", "Media", "NoCommonCodec", "SdpError", "Session", "
 DIRECTIONS: Final[tuple[str, ...]] = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 # Attributes whose value begins with the payload type that they speak of.
-PAYLOAD_ATTRIBUTES: Final[frozenset[str]] = frozenset(("rtpmap", "fmtp", "rtcp-fb"))
+PAYLOAD_ATTRIBUTES: Final[tuple[str, ...]] = ("rtpmap", "fmtp", "rtcp-fb")
 
 
 def is_rtpmap(line: str) -> bool:
@@ -199,8 +199,13 @@ class Media:
     @property
     def crypto(self) -> list[Crypto]:
         """The well-formed a=crypto attributes, in their order."""
-        parsed = [Crypto.parse(value) for name, value in self.attributes() if name == "crypto" and value is not None]
-        return [crypto for crypto in parsed if crypto is not None]
+        parsed: list[Crypto] = []
+        for line in self.session.lines[self.start + 1 : self.end]:
+            if line.startswith("a=crypto:"):
+                crypto = Crypto.parse(line[9:])
+                if crypto is not None:
+                    parsed.append(crypto)
+        return parsed
 
     @property
     def ptime(self) -> int | None:

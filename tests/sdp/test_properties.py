@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from proxy.sdp import WEBRTC_ATTRIBUTES, Editor, SdpError, Session, check_answer
 from tests.sdp.samples import Edit, mapped, replay
+from tests.sdp.samples import session as described_by
 from tests.sdp.strategies import BODIES, BUILT
 
 Operation = Callable[[Editor], None]
@@ -97,6 +98,7 @@ def test_every_view_can_be_read(source: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=30)  # of each of the many operations
 @given(source=BODIES)
 def test_an_operation_is_explained_sound_and_done_once(name: str, source: bytes) -> None:
     operation = OPERATIONS[name]
@@ -182,6 +184,33 @@ def test_a_mapped_answer_fits_the_original_offer(source: bytes, on_the_way: list
 @given(BODIES, BODIES, BODIES)
 def test_a_mapped_answer_of_any_kind_fits_or_is_refused(answer: bytes, sent: bytes, original: bytes) -> None:
     check_mapped(parsed(answer), parsed(sent), parsed(original))
+
+
+@st.composite
+def renumbered(draw: st.DrawFn) -> tuple[Session, Session]:
+    """An offer, and an answer with some of its codecs under other payload numbers, in another order."""
+    names = draw(
+        st.lists(st.sampled_from(["PCMU/8000", "opus/48000/2", "G722/8000", "speex/16000"]), min_size=1, unique=True)
+    )
+    events = draw(st.lists(st.sampled_from(["telephone-event/8000", "telephone-event/48000"]), unique=True))
+    answered = [*draw(st.lists(st.sampled_from(names), min_size=1, unique=True)), *events]
+
+    def described(codecs: list[str]) -> Session:
+        numbers = draw(st.lists(st.integers(96, 101), min_size=len(codecs), max_size=len(codecs), unique=True))
+        maps = [f"a=rtpmap:{number} {codec}" for number, codec in zip(numbers, codecs, strict=True)]
+        line = f"m=audio 9 RTP/AVP {' '.join(map(str, numbers))}"
+        return described_by("\n".join(["v=0", line, *draw(st.permutations(maps))]))
+
+    return described([*names, *events]), described(draw(st.permutations(answered)))
+
+
+@given(renumbered())
+def test_a_mapped_answer_has_the_numbers_of_the_offer(pair: tuple[Session, Session]) -> None:
+    offer, answer = pair
+    result, _ = mapped(answer, answer, offer)
+    assert [codec.key for codec in result.media[0].codecs] == [codec.key for codec in answer.media[0].codecs]
+    assert all(codec in offer.media[0].codecs for codec in result.media[0].codecs)
+    assert len(result.lines) == len(answer.lines)
 
 
 def check_mapped(answer: Session, sent: Session, original: Session) -> None:
