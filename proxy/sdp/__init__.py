@@ -5,7 +5,7 @@ from .codecs import Codec
 from .crypto import Crypto
 from .editor import WEBRTC_ATTRIBUTES, Editor, Record
 from .errors import NoCommonCodec, SdpError
-from .offer_answer import check_answer, edit_answer, map_answer
+from .offer_answer import check_answer, map_answer
 from .session import Media, Session
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "SdpError",
     "Session",
     "check_answer",
-    "edit_answer",
     "is_private_address",
     "map_answer",
 ]

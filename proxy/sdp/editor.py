@@ -65,15 +65,15 @@ class Editor:
 
     def replace(self, i: int, line: str) -> None:
         """Put `line` in place of the line at `i`. Raises ValueError for no such line or a line that may not be."""
-        self.edit(i, self._line_at(i), line)
+        self._edit(i, self._line_at(i), line)
 
     def insert(self, i: int, line: str) -> None:
         """Insert `line` before the line at `i`; `i` may be the number of lines. Raises ValueError."""
-        self.edit(i, None, line)
+        self._edit(i, None, line)
 
     def remove(self, i: int) -> None:
         """Remove the line at `i`. Raises ValueError."""
-        self.edit(i, self._line_at(i), None)
+        self._edit(i, self._line_at(i), None)
 
     def _line_at(self, i: int) -> str:
         lines = self.session.lines
@@ -81,8 +81,7 @@ class Editor:
             raise ValueError(f"no line {i} in an SDP of {len(lines)} lines")
         return lines[i]
 
-    def edit(self, i: int, before: str | None, after: str | None) -> None:
-        """Make one edit as it would be recorded: `before` None inserts, `after` None removes. Raises ValueError."""
+    def _edit(self, i: int, before: str | None, after: str | None) -> None:
         if before == after:
             return
         self.session.apply(i, before, after)
@@ -97,11 +96,11 @@ class Editor:
             line = lines[i]
             changed = change(line)
             if changed is None:
-                self.edit(i, line, None)
+                self._edit(i, line, None)
                 end -= 1
                 continue
             if changed is not line:
-                self.edit(i, line, changed)
+                self._edit(i, line, changed)
             i += 1
 
     # Codecs
@@ -171,7 +170,7 @@ class Editor:
             and (formats is None or list(formats) == media.formats)
         )
         if not unchanged:
-            self.edit(media.start, media.line, media.line_with(port, protocol, formats))
+            self._edit(media.start, media.line, media.line_with(port, protocol, formats))
 
     def add_rtpmap(self, index: int, payload: int, rtpmap: str) -> None:
         """Add `a=rtpmap:<payload> <rtpmap>` to media section `index`, in the order of the m= line.

@@ -142,19 +142,6 @@ def map_answer(answer: Session, sent_offer: Session, original_offer: Session, re
     return result
 
 
-def edit_answer(editor: Editor, sent_offer: Session, original_offer: Session) -> None:
-    """Do what `map_answer` does to the Session of `editor`, in place. When it raises SdpError, nothing was changed."""
-    edits: list[tuple[int, str | None, str | None]] = []
-    map_answer(
-        editor.session,
-        sent_offer,
-        original_offer,
-        lambda index, before, after: edits.append((index, before, after)),
-    )
-    for edit in edits:
-        editor.edit(*edit)
-
-
 def _pair(parts: Sequence[Media], whole: Sequence[Media]) -> dict[int, int]:
     """Which section of `whole` each section of `parts` is, as {index in parts: index in whole}, both in order.
 

@@ -238,7 +238,7 @@ class Session:
     """A session description: `lines` without line ends, and `media`, a view of each media section.
 
     `lines` is changed through an Editor, or `apply`, alone. `is_canonical` tells whether the input had CRLF after every
-    line and nothing else; an edited session goes out that way in any case, and one that is not after `normalize`.
+    line and nothing else; an edited session goes out that way in any case.
     """
 
     __slots__ = ("_media", "_raw", "is_canonical", "lines")
@@ -286,12 +286,6 @@ class Session:
     def copy(self) -> "Session":
         """The same description, to be edited apart from this one."""
         return Session(self.lines.copy(), self._raw, self.is_canonical)
-
-    def normalize(self) -> None:
-        """Let the session go out with CRLF after every line and nothing else, even if no line is edited."""
-        if not self.is_canonical:
-            self._raw = None
-            self.is_canonical = True
 
     def serialize(self) -> bytes:
         """The bytes that came in; once edited, every line with CRLF."""
