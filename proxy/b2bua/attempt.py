@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.b2bua.config import Target
 from proxy.b2bua.core import Core
+from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg, ack_and_bye
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "max_forwards_line"]
 
-_AMENDABLE = frozenset((421, 422))
+_AMENDABLE = frozenset((401, 407, 421, 422))
 """Refusals after which the same INVITE may go out again with what they ask for."""
 
 
@@ -57,6 +58,7 @@ class Attempt:
         "_cancel_extra",
         "_cancel_sent",
         "_cseq",
+        "_digest",
         "_early",
         "_guard",
         "_min_se_s",
@@ -113,6 +115,7 @@ class Attempt:
         self._reliable = reliable == "always" or (reliable == "auto" and call.invite.wants_reliable)
         self.session_expires_s = core.config.session_expires_s
         self._min_se_s = 0
+        self._digest = DigestClient(target.username, target.password, core.new_id)
         self.summary: dict[str, object] = {
             "attempt": number,
             "target": target.name,
@@ -192,16 +195,17 @@ class Attempt:
             header("CSeq", f"{self._cseq} INVITE"),
             contact_line(flow),
         ]
-        map_message(draft, block, [*core.capabilities, *self._extensions()])
+        map_message(draft, block, [*core.capabilities, *self._extensions(draft.uri)])
         return draft
 
-    def _extensions(self) -> list[Header]:
-        """Supported, and the session timer that we ask for."""
+    def _extensions(self, uri: str) -> list[Header]:
+        """Supported, the session timer that we ask for, and the answer to a challenge."""
         lines = [header("Supported", "timer, 100rel" if self._reliable else "timer")]
         if self.session_expires_s:
             lines.append(header("Session-Expires", f"{self.session_expires_s};refresher=uac"))
         if self._min_se_s:
             lines.append(header("Min-SE", str(self._min_se_s)))
+        lines.extend(self._digest.lines("INVITE", uri))
         return lines
 
     # What the target answers
@@ -294,6 +298,7 @@ class Attempt:
             self.core.legs[(leg.dialog.call_id, leg.dialog.local_tag)] = leg
         leg.learn(response)
         leg.confirmed = True
+        leg.digest = self._digest
         self.leg = leg
         return leg
 
@@ -305,6 +310,8 @@ class Attempt:
                 return False
             self.session_expires_s = self._min_se_s = wanted
             return True
+        if response.status in (401, 407):
+            return self._digest.take(response)
         if self._reliable or not any("100rel" in value.lower() for value in response.get_all("require")):
             return False
         self._reliable = True

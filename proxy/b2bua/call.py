@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy.audit.records import Change
 from proxy.b2bua.attempt import Attempt, max_forwards_line
 from proxy.b2bua.caller_invite import CallerInvite, reason_header
-from proxy.b2bua.config import AttemptPlan, RetryPolicy
+from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg, ack_and_bye
@@ -34,6 +34,7 @@ class Call:
     """A call from the caller's INVITE to its end.
 
     Attributes:
+        trunk: the name of the trunk that it came in by, or of the user who authenticated.
         id: our id of the call; X-Trunkline-Call-ID carries it to the target.
         original: the caller's INVITE, untouched; every attempt starts from it.
         invite: the UAS side of that INVITE.
@@ -47,6 +48,8 @@ class Call:
         "_outcomes",
         "_retry_timer",
         "_ring_timer",
+        "_rules",
+        "_targets",
         "answered_at",
         "attempt",
         "core",
@@ -57,13 +60,22 @@ class Call:
         "original",
         "started",
         "state",
+        "trunk",
     )
 
-    def __init__(self, core: Core, tx: ServerTransaction, now: float) -> None:
-        """Begin a call with its INVITE. Raises SipError when the INVITE can't begin a dialog."""
+    def __init__(
+        self, core: Core, tx: ServerTransaction, targets: list[Target], rules: str, trunk: str, now: float
+    ) -> None:
+        """Begin a call with its INVITE; `targets` in the order in which to try them.
+
+        Raises SipError when the INVITE can't begin a dialog.
+        """
         self.core = core
         self.id = core.new_id()
         self.original = tx.request
+        self.trunk = trunk
+        self._targets = targets
+        self._rules = rules
         self.started = now
         self.answered_at = 0.0
         self.state = "trying"
@@ -100,6 +112,7 @@ class Call:
         request = self.original
         return {
             "flow": self.invite.tx.flow,
+            "trunk": self.trunk,
             "call_id": request.call_id,
             "from": request.from_.uri_text,
             "to": request.to.uri_text,
@@ -112,8 +125,8 @@ class Call:
         config = self.core.config
         policy = config.retry
         number = self.attempt_number + 1
-        target = config.targets[plan.target] if plan.target else next(iter(config.targets.values()))
-        rules = config.rules[plan.rules or config.default_rules]
+        target = config.targets[plan.target] if plan.target else self._targets[0]
+        rules = config.rules[plan.rules or self._rules]
         self.attempt = Attempt(self.core, self, number, target, rules, now)
         self._outcomes.append(self.attempt.summary)
         self.attempt.start(now, _limit_s(policy, number, now - self.started))
@@ -157,6 +170,7 @@ class Call:
             self._refuse(502, f"Unusable answer: {reason}", now)
             return
         self.leg_b = leg_b
+        self.core.health.worked(attempt.target.name)
         leg_b.peer, self.leg_a.peer = self.leg_a, leg_b
         seq = attempt.request.cseq.number
         leg_b.settle_flow()
@@ -179,6 +193,11 @@ class Call:
         if self.state != "trying" or attempt is not self.attempt:
             return
         elapsed = now - self.started
+        if outcome.kind in ("transport", "timeout") or outcome.status == 503:
+            # This target is in trouble itself: the others go first, for this call and for a while for new ones.
+            self.core.health.failed(attempt.target.name, now)
+            if len(self._targets) > 1 and self._targets[0] is attempt.target:
+                self._targets.append(self._targets.pop(0))
         decision = decide(self.core.config.retry, outcome, attempt.number, elapsed, self.core.random)
         if isinstance(decision, Retry):
             attempt.summary["next"] = f"retry in {decision.delay_s:.3f} s"
@@ -340,7 +359,8 @@ class Call:
         block.extend(dialog.identity(dialog.next_seq(), message.method))
         if message.method in _WITH_CONTACT:
             block.append(contact_line(flow))
-        map_message(draft, block, [*core.capabilities, *extra], routes)
+        credentials = to_leg.digest.lines(message.method, uri) if to_leg.digest is not None else ()
+        map_message(draft, block, [*core.capabilities, *extra, *credentials], routes)
         request = draft.finish()
         assert isinstance(request, Request)
         return request, draft.changes

@@ -9,15 +9,28 @@ from proxy.rewrite.engine import RuleSet
 from proxy.sip.uri import Uri
 from proxy.transaction.timers import TimerSettings
 
-__all__ = ["AttemptPlan", "Network", "RetryPolicy", "StackConfig", "Target"]
+__all__ = ["AttemptPlan", "Network", "RetryPolicy", "Route", "StackConfig", "Target", "Trunk"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go: a name for people and the URI that becomes the Request-URI of leg B."""
+    """Where calls go.
+
+    Attributes:
+        name: for people, routes and logs.
+        uri: becomes the Request-URI of leg B.
+        priority: low ones are tried first. weight: the share among targets of one priority.
+        username, password: the answer to its digest challenges; "" for none.
+        ping_s: how often it gets an OPTIONS; 0 for never.
+    """
 
     name: str
     uri: Uri
+    priority: int = 0
+    weight: int = 1
+    username: str = ""
+    password: str = ""
+    ping_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,40 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Trunk:
+    """Where calls come from.
+
+    Attributes:
+        name: for people, routes and logs.
+        networks: the source ranges.
+        listener: the listener that they must come in by, as in `Flow.listener`; "" for any.
+    """
+
+    name: str
+    networks: tuple[Network, ...]
+    listener: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which calls go to which targets; every condition that is given must hold.
+
+    Attributes:
+        targets: names, in the order that priority and weight leave open.
+        trunk: the trunk's name. dialed: a pattern for the user part of the Request-URI, `*` for any run of characters.
+        header, header_value: the key of a header field (lower case) and a pattern for its value.
+        rules: the rule set of these calls instead of the default one.
+    """
+
+    targets: tuple[str, ...]
+    trunk: str = ""
+    dialed: str = ""
+    header: str = ""
+    header_value: str = "*"
+    rules: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StackConfig:
     """All that the stack needs to know.
 
@@ -76,7 +123,11 @@ class StackConfig:
         targets: by name, in order; the first one is the default.
         rules: rule sets by name.
         default_rules: the rule set of the first attempt.
-        allow: source ranges that may call; empty admits nobody.
+        allow: source ranges that may call; empty admits nobody but trunks and users.
+        trunks: named sources; their ranges may call too.
+        routes: the first one that fits decides; without any, every call may go to every target.
+        users: password by name, for sources that authenticate by digest instead of by address.
+        realm: the realm of those challenges.
         refuse_strangers: answer 403 to other sources instead of silence.
         codecs: the safe codec set in its order, which rules name as `safe`.
         crypto_suites: the SDES suites that rules name as `safe`.
@@ -101,6 +152,10 @@ class StackConfig:
     rules: Mapping[str, RuleSet]
     default_rules: str
     allow: tuple[Network, ...]
+    trunks: tuple[Trunk, ...] = ()
+    routes: tuple[Route, ...] = ()
+    users: Mapping[str, str] = field(default_factory=dict)
+    realm: str = "trunkline"
     refuse_strangers: bool = False
     codecs: tuple[str, ...] = ("PCMU", "PCMA", "telephone-event")
     crypto_suites: tuple[str, ...] = ("AES_CM_128_HMAC_SHA1_80",)

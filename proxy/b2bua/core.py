@@ -17,6 +17,7 @@ from proxy.transaction.timers import TimerHeap
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
+    from proxy.b2bua.health import Health
     from proxy.b2bua.leg import Leg
 
 __all__ = ["BRANCH_PREFIX", "Core", "FlowUser"]
@@ -51,9 +52,12 @@ class Core:
     Attributes:
         legs: the dialogs, by (Call-ID, our tag).
         calls: the calls in progress, by our id.
+        health: which targets are up; the stack sets it before the first call.
         effects: what the runtime has to do, in order.
         capabilities: Allow and User-Agent for requests, `reply_capabilities`: Allow and Server for responses.
     """
+
+    health: Health
 
     def __init__(
         self, config: StackConfig, new_id: Callable[[], str], random: Callable[[], float], user: LayerUser

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxy.audit.records import Change
 from proxy.b2bua.core import Core
+from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.mapping import contact_line, via_line
 from proxy.b2bua.refresh import SessionKeeper
@@ -45,6 +46,7 @@ class Leg:
         late_answer: the CSeq number on the other leg and the exchange whose answer the peer's next ACK brings.
         owes_ack: the CSeq number of a 2xx of the peer that waits for its ACK, since our answer is still to come.
         keeper: the session timer.
+        digest: answers the peer's challenges, where it is a target that has credentials.
         takes_update: whether the peer's Allow lists UPDATE.
         local_sdp, remote_sdp: the last session description that we sent and got.
     """
@@ -64,6 +66,7 @@ class Leg:
         "confirmed",
         "core",
         "dialog",
+        "digest",
         "ended",
         "flow",
         "invite_in",
@@ -102,6 +105,7 @@ class Leg:
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
         self._settling: list[tuple[FlowAction, FlowFailed | None]] | None = None
         self.keeper = SessionKeeper(self)
+        self.digest: DigestClient | None = None
         self.takes_update = False
         self.local_sdp = b""
         self.remote_sdp = b""
@@ -196,9 +200,13 @@ class Leg:
         self.close()
         if self.owes_ack is not None:
             self.send_ack(self.owes_ack, now)
+        self.send_bye(now, extra, crossing)
+
+    def send_bye(self, now: float, extra: tuple[Header, ...], crossing: Request | None) -> None:
+        """Send the BYE of a dialog that is over for us."""
 
         def send(flow: Flow, now: float) -> None:
-            user = ByeUser(self.core, self.call.id, self.side, self.call.attempt_number)
+            user = _Ending(self, extra, crossing)
             request, changes = self._bye_request(extra, crossing)
             self.core.record_message(
                 now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
@@ -214,7 +222,8 @@ class Leg:
                 return self.call.crossed_request(crossing, self, None)
             except (RuleReject, SdpError, SipError):
                 extra = tuple([header("Reason", value) for value in crossing.get_all("reason")])
-        own = (*extra, *self.core.capabilities[1:])
+        credentials = () if self.digest is None else self.digest.lines("BYE", self.dialog.request_lines()[0])
+        own = (*extra, *self.core.capabilities[1:], *credentials)
         return self.dialog.request("BYE", self.dialog.next_seq(), self.top(), own), None
 
     # What we answer
@@ -415,6 +424,25 @@ class ByeUser:
     def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
         """Record that it could not be sent."""
         self.core.record("transport-failure", now, self.call_id, {"method": tx.method}, self.side, self.attempt)
+
+
+class _Ending(ByeUser):
+    """Hears what becomes of the BYE of a leg; one that is challenged goes out again with credentials."""
+
+    __slots__ = ("_crossing", "_extra", "_leg")
+
+    def __init__(self, leg: Leg, extra: tuple[Header, ...], crossing: Request | None) -> None:
+        super().__init__(leg.core, leg.call.id, leg.side, leg.call.attempt_number)
+        self._leg = leg
+        self._extra = extra
+        self._crossing = crossing
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """Record the answer, and take a challenge."""
+        super().on_response(tx, response, now)
+        digest = self._leg.digest
+        if response.status in (401, 407) and digest is not None and digest.take(response):
+            self._leg.send_bye(now, self._extra, self._crossing)
 
 
 def ack_and_bye(

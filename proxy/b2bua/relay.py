@@ -200,6 +200,11 @@ class Relay:
         if status >= 200 and self._guard is not None:
             self._guard.cancel()
             self._guard = None
+        if status in (401, 407) and peer.digest is not None and peer.digest.take(response):
+            if not self._rack:
+                self.exchange = Exchange()
+            self._send(tx.flow, now)
+            return
         invite = tx.method == "INVITE"
         if invite and 200 <= status < 300:
             seq = response.cseq.number

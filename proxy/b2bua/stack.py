@@ -8,9 +8,13 @@ from proxy.b2bua.admission import admits, check_invite
 from proxy.b2bua.call import Call
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.core import Core
+from proxy.b2bua.credentials import DigestServer
 from proxy.b2bua.effects import CloseFlow, Effect
+from proxy.b2bua.health import Health
+from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW, ALLOW_OUTSIDE_DIALOG
 from proxy.b2bua.relay import Relay
+from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Request, Response
@@ -40,6 +44,8 @@ class Stack:
         self._core = Core(config, new_id, random, self)
         self._core.allow(ALLOW)
         self._draining = False
+        self._core.health = Health(self._core)
+        self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
         self._admitted: dict[str, bool] = {}
         self.dropped = 0
 
@@ -77,6 +83,18 @@ class Stack:
     def next_deadline(self) -> float | None:
         """When `handle_timers` wants to be called, or None."""
         return self._core.timers.next_deadline()
+
+    def start(self, now: float) -> None:
+        """Begin to ping the targets that are configured for it."""
+        self._core.health.start(now)
+
+    def stop(self) -> None:
+        """No more pings."""
+        self._core.health.stop()
+
+    def target_states(self) -> dict[str, bool]:
+        """Whether each target is up by its pings."""
+        return self._core.health.states()
 
     def handle_timers(self, now: float) -> None:
         """Do what is due."""
@@ -178,7 +196,9 @@ class Stack:
         if known is None:
             if len(self._admitted) > 10_000:
                 self._admitted.clear()
-            known = self._admitted[address] = admits(self.config.allow, address)
+            known = self._admitted[address] = admits(self.config.allow, address) or any(
+                admits(trunk.networks, address) for trunk in self.config.trunks
+            )
         return known
 
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
@@ -195,14 +215,13 @@ class Stack:
         self._core.layer.receive_request(request, flow, now)
 
     def _belongs(self, request: Request, flow: Flow) -> bool:
-        """Whether a request from outside the allow-list is part of a dialog with the very address it comes from.
-
-        Raises SipError.
-        """
-        leg = self._core.legs.get((request.call_id, request.to.tag or ""))
-        if leg is None and request.method in ("BYE", "ACK"):
-            return False
-        return leg is not None and leg.flow.remote[0] == flow.remote[0]
+        """Whether a request from outside the allow-list may be looked at: it is part of a dialog with the very address
+        that it comes from, or its source may authenticate by digest. Raises SipError."""
+        tag = request.to.tag
+        leg = self._core.legs.get((request.call_id, tag)) if tag is not None else None
+        if leg is not None and leg.flow.remote[0] == flow.remote[0]:
+            return True
+        return bool(self.config.users) and request.method in ("INVITE", "ACK", "CANCEL")
 
     def _stranger(self, request: Request, flow: Flow, now: float) -> None:
         self.dropped += 1
@@ -244,8 +263,27 @@ class Stack:
             raise SipError(481, "Call/Transaction Does Not Exist")
         if request.get("max-forwards") == "0" and request.method != "BYE":
             raise SipError(483, "Too Many Hops")
+        if not self._same_source(leg, tx.flow):
+            raise SipError(403, "Not the source of this call")
         leg.dialog.accept(request)
         leg.call.on_request(leg, tx, now)
+
+    def _same_source(self, leg: Leg, flow: Flow) -> bool:
+        """Whether a request in a dialog comes from its leg's peer: the same address, or one of the same trunk, since a
+        carrier's in-dialog requests may come from another address of its ranges."""
+        address, known = flow.remote[0], leg.flow.remote[0]
+        if address == known:
+            return True
+        config = self.config
+        ranges = [config.allow, *[trunk.networks for trunk in config.trunks]]
+        return leg.side == "a" and any(admits(range_, address) and admits(range_, known) for range_ in ranges)
+
+    def _source(self, request: Request, flow: Flow, now: float) -> str:
+        """The trunk or user that an INVITE comes from. Raises SipError 401 or 403 where a user has to prove itself."""
+        trunk = trunk_of(self.config, flow)
+        if trunk is not None:
+            return trunk.name
+        return "" if self._admits(flow) else self._digest.check(request, now)
 
     def _invite(self, tx: ServerTransaction, now: float) -> None:
         request = tx.request
@@ -255,8 +293,16 @@ class Stack:
             raise SipError(*replayed)
         if core.layer.find_merged(request) is not None:
             raise SipError(482, "Loop Detected")
-        check_invite(request, self.config, len(core.calls), self._draining)
-        Call(core, tx, now).start(now)
+        config = self.config
+        source = self._source(request, tx.flow, now)
+        check_invite(request, config, len(core.calls), self._draining)
+        route = choose_route(config, source, request)
+        names = list(config.targets) if route is None else route.targets
+        targets = [config.targets[name] for name in names]
+        if len(targets) > 1:
+            targets = order_targets(targets, lambda name: core.health.is_up(name, now), core.random)
+        rules = config.default_rules if route is None or not route.rules else route.rules
+        Call(core, tx, targets, rules, source, now).start(now)
 
     def _outside(self, tx: ServerTransaction, now: float) -> None:
         """A request that is neither in a dialog nor an INVITE."""

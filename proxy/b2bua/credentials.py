@@ -1,0 +1,112 @@
+"""Digest authentication on both sides of a call: as UAC towards a target, as UAS for sources without an address of
+their own in the allow-list (RFC 3261 section 22)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from proxy.sip.auth import Challenge, best_challenge, challenge_values, parse_credentials
+from proxy.sip.errors import SipError
+from proxy.sip.message import Header, Request, Response
+
+__all__ = ["DigestClient", "DigestServer"]
+
+_MAX_CHALLENGES: Final = 3
+_NONCE_LIFE_S: Final = 300.0
+_MAX_NONCES: Final = 10_000
+
+
+class DigestClient:
+    """Answers the challenges of one target in one call. It never loops: the same credentials are not offered twice for
+    a nonce that is not stale."""
+
+    __slots__ = ("_challenge", "_count", "_left", "_new_id", "_password", "_username")
+
+    def __init__(self, username: str, password: str, new_id: Callable[[], str]) -> None:
+        self._username = username
+        self._password = password
+        self._new_id = new_id
+        self._challenge: Challenge | None = None
+        self._count = 0
+        self._left = _MAX_CHALLENGES
+
+    def take(self, response: Response) -> bool:
+        """Take a 401 or 407; whether the request is worth sending again."""
+        challenge = best_challenge(response)
+        if challenge is None or not self._username or not self._left:
+            return False
+        known = self._challenge
+        if known is not None and not challenge.stale and known.realm == challenge.realm and self._count <= 1:
+            return False  # These very credentials were just refused.
+        self._left -= 1
+        self._challenge = challenge
+        self._count = 0
+        return True
+
+    def lines(self, method: str, uri: str) -> tuple[Header, ...]:
+        """The credentials for a request, once there was a challenge."""
+        challenge = self._challenge
+        if challenge is None:
+            return ()
+        self._count += 1
+        return (challenge.answer(self._username, self._password, method, uri, self._new_id(), self._count),)
+
+
+class DigestServer:
+    """Asks sources for a user name and password.
+
+    Nonces carry their own time and proof, so that nothing is kept for a challenge; what is kept is how often a nonce
+    was used, against replays.
+
+    Args:
+        users: password by user name.
+        realm: our realm.
+        secret: random text that nobody else knows.
+    """
+
+    __slots__ = ("_counts", "_realm", "_secret", "_users")
+
+    def __init__(self, users: Mapping[str, str], realm: str, secret: str) -> None:
+        self._users = users
+        self._realm = realm
+        self._secret = secret.encode()
+        self._counts: dict[str, int] = {}
+
+    def check(self, request: Request, now: float) -> str:
+        """The user that a request proves to come from.
+
+        Raises SipError 401 with challenges when it proves none, 403 for a wrong password, 400 for broken credentials.
+        """
+        credentials = parse_credentials(request, self._realm)
+        if credentials is None:
+            raise self._challenge(now)
+        made = self._made_at(credentials.nonce)
+        if made is None or not 0 <= now - made <= _NONCE_LIFE_S:
+            raise self._challenge(now, stale=made is not None)
+        password = self._users.get(credentials.username)
+        if password is None or credentials.uri != request.uri or not credentials.proves(password, request.method):
+            raise SipError(403, "Wrong user name or password")
+        if credentials.count <= self._counts.get(credentials.nonce, 0):
+            raise self._challenge(now, stale=True)
+        if len(self._counts) >= _MAX_NONCES:
+            del self._counts[next(iter(self._counts))]
+        self._counts[credentials.nonce] = credentials.count
+        return credentials.username
+
+    def _challenge(self, now: float, *, stale: bool = False) -> SipError:
+        made = f"{now:.3f}"
+        nonce = f"{made}-{self._proof(made)}"
+        return SipError(401, "Unauthorized", tuple(challenge_values(self._realm, nonce, stale=stale)))
+
+    def _proof(self, made: str) -> str:
+        return hmac.new(self._secret, made.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _made_at(self, nonce: str) -> float | None:
+        """When a nonce of ours was made; None for one that is not ours."""
+        made, _, proof = nonce.partition("-")
+        if not made.replace(".", "", 1).isdigit() or not made.isascii():
+            return None
+        return float(made) if hmac.compare_digest(proof, self._proof(made)) else None
