@@ -66,6 +66,7 @@ class Attempt:
         "_rseq",
         "_search",
         "_timer",
+        "_unwanted",
         "call",
         "core",
         "ended",
@@ -111,6 +112,7 @@ class Attempt:
         self._cseq = 1
         self._rseq: dict[str, int] = {}
         self._early: dict[str, Leg] = {}
+        self._unwanted: dict[str, bytes] = {}
         reliable = core.config.reliable
         self._reliable = reliable == "always" or (reliable == "auto" and call.invite.wants_reliable)
         self.session_expires_s = core.config.session_expires_s
@@ -235,15 +237,33 @@ class Attempt:
         leg = self.leg
         request = self.request
         assert request is not None
-        if leg is not None and leg.dialog.remote_tag == (response.to.tag or ""):
+        tag = response.to.tag or ""
+        if tag in self._unwanted:
+            if not flow.closed:
+                self.core.send(flow, self._unwanted[tag])
+        elif leg is not None and leg.dialog.remote_tag == tag:
             leg.repeat_ack(request.cseq.number, now)
         elif leg is not None or not self.wanted or self.ended:
             why = "Fork not used" if leg is not None else "Call no longer wanted"
             self.end(now, response.status, response.reason, "ended: answered too late")
-            ack_and_bye(self.core, self.call.id, self.number, request, response, flow, why, now)
+            self.refuse_answer(response, flow, why, now)
         else:
             self.call.on_answer(self, response, now)
             self.end(now, response.status, response.reason, "answered")
+
+    def refuse_answer(self, response: Response, flow: Flow, why: str, now: float) -> None:
+        """Acknowledge a 2xx that is of no use and end its session; its repetitions get the same ACK again."""
+        assert self.request is not None
+        tag = response.to.tag or ""
+        leg = self._early.get(tag)
+        if leg is None and self.leg is not None and self.leg.dialog.remote_tag == tag:
+            leg = self.leg
+        seq = self.request.cseq.number
+        if leg is not None:
+            seq = leg.dialog.local_seq
+            leg.close()
+        ack = ack_and_bye(self.core, self.call.id, self.number, self.request, response, flow, why, now, seq)
+        self._unwanted[tag] = ack
 
     def _on_progress(self, response: Response, flow: Flow, now: float) -> None:
         self.progressed = True
@@ -254,7 +274,12 @@ class Attempt:
         if rseq is None:
             self.call.on_progress(self, response, None, now)
             return
-        leg = self._early_leg(response, flow)
+        try:
+            leg = self._early_leg(response, flow)
+        except SipError as error:
+            fields: dict[str, object] = {"why": error.reason, "status": response.status}
+            self.core.record("not-relayed", now, self.call.id, fields, "b", self.number)
+            return
         last = self._rseq.get(leg.dialog.remote_tag)
         if last is not None and rseq != last + 1:
             return
@@ -273,12 +298,14 @@ class Attempt:
         self.core.layer.send_request(prack, flow, user, now)
 
     def _early_leg(self, response: Response, flow: Flow) -> Leg:
-        """The early dialog that a reliable provisional response belongs to (RFC 3261 section 12.1)."""
+        """The early dialog that a reliable provisional response belongs to (RFC 3261 section 12.1). Raises SipError."""
         tag = response.to.tag or ""
         leg = self._early.get(tag)
         if leg is None:
             assert self.request is not None
-            leg = self._early[tag] = Leg(self.core, self.call, "b", Dialog.as_uac(self.request, response), flow)
+            dialog = Dialog.as_uac(self.request, response)
+            _ = dialog.next_hop()
+            leg = self._early[tag] = Leg(self.core, self.call, "b", dialog, flow)
             leg.local_sdp = self.request.body
         leg.learn(response)
         return leg
@@ -287,10 +314,10 @@ class Attempt:
         """Leg B, from the 2xx; an early dialog with its tag becomes the confirmed one. Raises SipError."""
         assert self.request is not None
         assert self.flow is not None
+        dialog = Dialog.as_uac(self.request, response)
+        _ = dialog.next_hop()
         leg = self._early.pop(response.to.tag or "", None)
         if leg is None:
-            dialog = Dialog.as_uac(self.request, response)
-            _ = dialog.next_hop()
             leg = Leg(self.core, self.call, "b", dialog, self.flow)
             leg.local_sdp = self.request.body
         else:
@@ -323,6 +350,7 @@ class Attempt:
         flow = self.flow
         assert flow is not None
         self.tx = None
+        self.exchange = Exchange()
         self.on_flow(flow, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
@@ -354,7 +382,7 @@ class Attempt:
         if self._search:
             self.core.forget_search(self._search)
             self._search = 0
-        if self.tx is None or self._cancel_sent:
+        if self.tx is None or self.ended:
             return
         self._cancel_extra = extra
         if self.tx.provisional_received:
@@ -400,9 +428,7 @@ class Attempt:
         if detail:
             self.summary["detail"] = detail
         for leg in self._early.values():
-            if leg is not self.leg:
-                leg.close()
-        self._early.clear()
+            leg.close()
         self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)
 
 

@@ -8,7 +8,7 @@ from proxy.b2bua.caller_invite import CallerInvite, reason_header
 from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
-from proxy.b2bua.leg import Leg, ack_and_bye
+from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import contact_line, map_message, via_line, withhold_early_media
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
@@ -19,6 +19,7 @@ from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Request, Response, header
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
@@ -155,7 +156,7 @@ class Call:
         """The target answered: acknowledge it, and answer the caller in the terms of its own offer."""
         assert attempt.request is not None
         assert attempt.flow is not None
-        exchange, answered_early = attempt.exchange, attempt.exchange.answered
+        exchange, offered = attempt.exchange, attempt.exchange.offered
         draft = Draft(response)
         try:
             leg_b = attempt.answered_leg(response)
@@ -163,9 +164,7 @@ class Call:
             exchange.cross(draft, response.body)
         except (RuleReject, SdpError, SipError) as error:
             reason = getattr(error, "reason", str(error))
-            ack_and_bye(
-                self.core, self.id, attempt.number, attempt.request, response, attempt.flow, "Unusable answer", now
-            )
+            attempt.refuse_answer(response, attempt.flow, "Unusable answer", now)
             attempt.end(now, response.status, response.reason, "unusable answer", reason)
             self._refuse(502, f"Unusable answer: {reason}", now)
             return
@@ -174,11 +173,11 @@ class Call:
         leg_b.peer, self.leg_a.peer = self.leg_a, leg_b
         seq = attempt.request.cseq.number
         leg_b.settle_flow()
-        if self.original.body or answered_early:
-            leg_b.send_ack(seq, now)
-        else:
+        if exchange.offered and not exchange.answered and not offered:
             leg_b.owes_ack = seq
             self.leg_a.late_answer = (seq, exchange)
+        else:
+            leg_b.send_ack(seq, now)
         self.state = "answered"
         self.answered_at = now
         self._stop_timers()
@@ -231,6 +230,9 @@ class Call:
         except RuleReject as reject:
             self._refuse(reject.status, reject.reason, now, why)
             return
+        except SdpError:
+            self._refuse(response.status, response.reason, now, why)
+            return
         status, reason = draft.status, draft.reason
         self.invite.relay_refusal(draft, now)
         self._end_refused(status, reason, now, why)
@@ -262,7 +264,11 @@ class Call:
         self.core.record_message(now, self.id, "a", "in", tx.flow, tx.request, self.attempt_number)
         self.leg_a.reply(tx, 200, now)
         reasons = tuple([header("Reason", value) for value in tx.request.get_all("reason")])
-        self.cancel(now, reasons, "caller-cancel")
+        if self.leg_b is None:
+            self.cancel(now, reasons, "caller-cancel")
+        elif self._refuse_setup(487, None, now):
+            self.leg_b.bye(now, reasons)
+            self._end(now, 487, "Request Terminated", "caller-cancel", "")
 
     def _on_ring_timeout(self, now: float) -> None:
         self._ring_timer = None
@@ -284,8 +290,12 @@ class Call:
         request = tx.request
         self.core.record_message(now, self.id, leg.side, "in", tx.flow, request, self.attempt_number)
         method = request.method
+        if leg.flow.closed:
+            leg.flow = tx.flow
         if method == "BYE":
             self._on_bye(leg, tx, now)
+        elif self.state == "ended":
+            leg.reply(tx, 481, now)
         elif method == "PRACK" and leg is self.leg_a:
             self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
         elif method == "UPDATE" and leg.peer is not None and not leg.confirmed:
@@ -301,12 +311,16 @@ class Call:
             Relay.start(self, leg, peer, tx, now)
 
     def _on_bye(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
+        if not leg.confirmed and leg is not self.leg_a:
+            leg.reply(tx, 481, now, "Only the caller may end an early dialog")
+            return
         leg.reply(tx, 200, now)
         reason = tx.request.get("reason") or ""
         if self.state == "trying":
             self.cancel(now, tuple([header("Reason", value) for value in tx.request.get_all("reason")]), "caller-bye")
             return
         peer = leg.peer
+        self._refuse_setup(487 if leg is self.leg_a else 480, None, now)
         self._refuse_pending(now)
         leg.close()
         if peer is not None:
@@ -325,25 +339,29 @@ class Call:
 
     def ack_with_answer(self, ack: Request, leg: Leg, seq: int, exchange: Exchange, now: float) -> None:
         """Acknowledge the peer's 2xx, which held an offer, with the answer that came in the other leg's ACK."""
-        draft = Draft(ack)
-        assert self.attempt is not None
-        try:
-            self.attempt.rules.apply(draft, self.attempt.context(A_TO_B if leg.side == "b" else B_TO_A))
-            exchange.cross(draft, ack.body)
-        except (RuleReject, SdpError) as error:
-            leg.send_ack(seq, now)
-            self.hang_up(now, 488, getattr(error, "reason", str(error)))
-            return
-        body = draft.body
-        content_type = draft.find("content-type")
-        leg.local_sdp = body
-        leg.send_ack(seq, now, (content_type,) if body and content_type is not None else (), body)
+
+        def send(flow: Flow, now: float) -> None:
+            try:
+                request, changes = self.crossed_request(ack, leg, exchange, seq=seq)
+            except (RuleReject, SdpError, SipError) as error:
+                self.hang_up(now, 488, getattr(error, "reason", str(error)))
+                return
+            leg.local_sdp = request.body
+            leg.acknowledge(request, changes, flow, now)
+
+        leg.with_flow(send, now)
 
     def crossed_request(
-        self, message: Request, to_leg: Leg, exchange: Exchange | None, extra: tuple[Header, ...] = ()
+        self,
+        message: Request,
+        to_leg: Leg,
+        exchange: Exchange | None,
+        extra: tuple[Header, ...] = (),
+        seq: int | None = None,
     ) -> tuple[Request, list[Change]]:
         """A request of the other leg as a request in the dialog of `to_leg`; `extra` header fields are ours.
 
+        `seq` is the CSeq number of an ACK; any other request gets the next one.
         Raises RuleReject, SdpError or SipError.
         """
         draft = Draft(message)
@@ -356,7 +374,7 @@ class Call:
         draft.step = "builtin:target"
         draft.set_uri(uri)
         block = [via_line(flow, core.new_branch()), max_forwards_line(message)]
-        block.extend(dialog.identity(dialog.next_seq(), message.method))
+        block.extend(dialog.identity(dialog.next_seq() if seq is None else seq, message.method))
         if message.method in _WITH_CONTACT:
             block.append(contact_line(flow))
         credentials = to_leg.digest.lines(message.method, uri) if to_leg.digest is not None else ()
@@ -383,6 +401,8 @@ class Call:
 
     def hang_up(self, now: float, cause: int, text: str) -> None:
         """End the call from the middle, on both legs."""
+        if self.state == "ended":
+            return
         if self.state == "trying":
             if self.attempt is not None:
                 self.attempt.cancel(now, (reason_header(cause, text),))
@@ -391,10 +411,19 @@ class Call:
             return
         self._refuse_pending(now)
         reason = (reason_header(cause, text),)
-        for leg in (self.leg_a, self.leg_b):
-            if leg is not None:
-                leg.bye(now, reason)
+        self._refuse_setup(cause, text, now)
+        self.leg_a.bye(now, reason)
+        if self.leg_b is not None:
+            self.leg_b.bye(now, reason)
         self._end(now, cause, text, "trunkline", text)
+
+    def _refuse_setup(self, status: int, reason: str | None, now: float) -> bool:
+        """Refuse the caller's INVITE while our 200 still waits for a PRACK; False when it had a final response."""
+        if self.invite.tx.last_status >= 200:
+            return False
+        self.invite.refuse(status, reason, now)
+        self.leg_a.close()
+        return True
 
     def _refuse_pending(self, now: float) -> None:
         """Answer re-INVITEs that are still pending when the dialog ends (RFC 3261 section 15.1.2)."""
@@ -414,7 +443,7 @@ class Call:
         """Close the books, once."""
         if self.state == "ended":
             return
-        answered = self.state == "answered"
+        answered = self.state == "answered" and self.invite.tx.last_status < 300
         self.state = "ended"
         self._stop_timers()
         if not answered:

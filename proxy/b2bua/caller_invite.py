@@ -82,8 +82,9 @@ class CallerInvite:
 
     def relay_refusal(self, draft: Draft, now: float) -> None:
         """Relay the target's final refusal, with a Reason header that says where it came from."""
-        draft.step = "builtin:reason"
-        draft.append(reason_header(draft.status, draft.reason))
+        if not any(draft.headers[at].value.upper().startswith("SIP") for at in draft.positions("reason")):
+            draft.step = "builtin:reason"
+            draft.append(reason_header(draft.status, draft.reason))
         self._stop()
         self.tx.respond(self._mapped(draft, now, success=False), now)
 

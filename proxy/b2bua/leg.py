@@ -163,18 +163,23 @@ class Leg:
             uri = uri.replace(params=(*uri.params, ("transport", flow.transport)))
         self.core.find_flow(uri, _Reopen(self, action, failed))
 
-    def send_ack(self, seq: int, now: float, extra: tuple[Header, ...] = (), body: bytes = b"") -> None:
-        """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4); kept for repetitions."""
+    def send_ack(self, seq: int, now: float) -> None:
+        """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4)."""
 
         def send(flow: Flow, now: float) -> None:
-            request = self.dialog.request("ACK", seq, self.top(), extra, body)
-            self._ack_seq = seq
-            self._ack_data = request.serialize()
-            self.core.record_message(now, self.call.id, self.side, "out", flow, request, self.call.attempt_number)
-            self.core.send(flow, self._ack_data)
+            self.acknowledge(self.dialog.request("ACK", seq, self.top()), None, flow, now)
 
         self.owes_ack = None
         self.with_flow(send, now)
+
+    def acknowledge(self, ack: Request, changes: list[Change] | None, flow: Flow, now: float) -> None:
+        """Send an ACK for a 2xx, and keep it for repetitions; `changes` where it was made from one of the other leg."""
+        call = self.call
+        self.owes_ack = None
+        self._ack_seq = ack.cseq.number
+        self._ack_data = ack.serialize()
+        self.core.record_message(now, call.id, self.side, "out", flow, ack, call.attempt_number, changes)
+        self.core.send(flow, self._ack_data)
 
     def _send_ack_data(self, flow: Flow, now: float) -> None:
         self.core.send(flow, self._ack_data)
@@ -446,11 +451,20 @@ class _Ending(ByeUser):
 
 
 def ack_and_bye(
-    core: Core, call_id: str, attempt: int, invite: Request, response: Response, flow: Flow, why: str, now: float
+    core: Core,
+    call_id: str,
+    attempt: int,
+    invite: Request,
+    response: Response,
+    flow: Flow,
+    why: str,
+    now: float,
+    seq: int,
 ) -> bytes:
     """End a session that the target began though nobody wants it any more: ACK its 2xx, then BYE (RFC 3261 section
     13.2.2.4). Nothing is left behind but the BYE's own transaction. Returns the ACK, for repetitions of the 2xx.
 
+    `seq` is the latest CSeq number that was used in the dialog, for there may have been PRACKs before the 2xx.
     A 2xx whose Contact or Record-Route can't be understood is acknowledged at the INVITE's Request-URI.
     """
     try:
@@ -459,6 +473,7 @@ def ack_and_bye(
     except SipError:
         plain = [item for item in response.headers if item.key not in ("contact", "record-route")]
         dialog = Dialog.as_uac(invite, Response(response.status, response.reason, plain))
+    dialog.local_seq = seq
     user = ByeUser(core, call_id, "b", attempt)
     ack = dialog.request("ACK", invite.cseq.number, [via_line(flow, core.new_branch()), MAX_FORWARDS])
     reason = header("Reason", f'SIP;cause=487;text="{why}"')
