@@ -7,7 +7,7 @@ from proxy.dialog.session_timer import accept_terms
 from proxy.sip.errors import SipError
 from proxy.sip.message import Request
 
-__all__ = ["RejectionCache", "admits", "check_invite", "parse_address"]
+__all__ = ["RejectionCache", "admits", "check_invite", "check_require", "parse_address"]
 
 _SUPPORTED = frozenset(("100rel", "timer"))
 """Option tags that we understand in Require (RFC 3261 section 20.32)."""
@@ -61,9 +61,7 @@ def check_invite(request: Request, config: StackConfig, calls: int, draining: bo
     hops = request.get("max-forwards")
     if hops is not None and int(hops) == 0:
         raise SipError(483, "Too Many Hops")
-    required = [tag for tag in request.values("require") if tag.strip().lower() not in _SUPPORTED]
-    if required:
-        raise SipError(420, "Bad Extension", (("Unsupported", ", ".join(required)),))
+    check_require(request)
     if request.body and request.content_type not in ("application/sdp", ""):
         raise SipError(415, "Unsupported Media Type", (("Accept", "application/sdp"),))
     encoding = request.get("content-encoding")
@@ -75,6 +73,14 @@ def check_invite(request: Request, config: StackConfig, calls: int, draining: bo
         raise SipError(503, "Draining", retry_after)
     if calls >= config.max_calls:
         raise SipError(503, "All lines busy", retry_after)
+
+
+def check_require(request: Request) -> None:
+    """Check that we understand every extension that a request demands. Raises SipError 420 that names those we do not
+    (RFC 3261 section 8.2.2.3)."""
+    unknown = [tag for tag in request.values("require") if tag.strip().lower() not in _SUPPORTED]
+    if unknown:
+        raise SipError(420, "Bad Extension", (("Unsupported", ", ".join(unknown)),))
 
 
 class RejectionCache:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.b2bua.admission import admits, check_invite
+from proxy.b2bua.admission import admits, check_invite, check_require
+from proxy.b2bua.attempt import Attempt
 from proxy.b2bua.call import Call
+from proxy.b2bua.caller_invite import reason_header
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestServer
@@ -122,8 +124,13 @@ class Stack:
             self._receive_request(message, flow, now)
 
     def stream_error(self, flow: Flow, error: SipError, now: float) -> None:
-        """The framer gave up on a connection: nothing on it can be trusted any more."""
-        self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
+        """The framer gave up on a connection: nothing on it can be trusted any more. It is closed, after an answer
+        where the framer could tell what to answer (RFC 3261 section 18.3)."""
+        if isinstance(error, MalformedMessage):
+            self._malformed(error, b"", flow, now)
+        else:
+            self.dropped += 1
+            self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
         self._core.effects.append(CloseFlow(flow, error.reason))
 
     def flow_closed(self, flow: Flow, now: float) -> None:
@@ -175,7 +182,7 @@ class Stack:
                 to_tag=self._core.new_id(),
                 headers=(*error.headers, ("Server", self.config.user_agent)),
             )
-        except SipError:
+        except (SipError, ValueError):
             return
         fields: dict[str, object] = {
             "flow": flow,
@@ -216,7 +223,11 @@ class Stack:
 
     def _belongs(self, request: Request, flow: Flow) -> bool:
         """Whether a request from outside the allow-list may be looked at: it is part of a dialog with the very address
-        that it comes from, or its source may authenticate by digest. Raises SipError."""
+        that it comes from (or a late copy of one that was), or its source may authenticate by digest. Raises SipError.
+        """
+        known = self._core.layer.find_server(request)
+        if known is not None and known.flow.remote[0] == flow.remote[0]:
+            return True
         tag = request.to.tag
         leg = self._core.legs.get((request.call_id, tag)) if tag is not None else None
         if leg is not None and leg.flow.remote[0] == flow.remote[0]:
@@ -265,6 +276,8 @@ class Stack:
             raise SipError(483, "Too Many Hops")
         if not self._same_source(leg, tx.flow):
             raise SipError(403, "Not the source of this call")
+        if request.method != "BYE":
+            check_require(request)
         leg.dialog.accept(request)
         leg.call.on_request(leg, tx, now)
 
@@ -290,7 +303,8 @@ class Stack:
         core = self._core
         replayed = core.rejections.find((request.call_id, request.from_.tag or ""), now)
         if replayed is not None:
-            raise SipError(*replayed)
+            reason = reason_header(*replayed)
+            raise SipError(*replayed, ((reason.name, reason.value),))
         if core.layer.find_merged(request) is not None:
             raise SipError(482, "Loop Detected")
         config = self.config
@@ -308,6 +322,7 @@ class Stack:
         """A request that is neither in a dialog nor an INVITE."""
         method = tx.request.method
         if method == "OPTIONS":
+            check_require(tx.request)
             if self._draining:
                 raise SipError(503, "Draining", (("Retry-After", str(self.config.retry_after_s)),))
             server = ("Server", self.config.user_agent)
@@ -355,7 +370,15 @@ class Stack:
             self._reject(tx, SipError(481, "Call/Transaction Does Not Exist"), now)
 
     def on_stray_response(self, response: Response, flow: Flow, now: float) -> None:
-        """A response that belongs to no transaction: it has come too late, or was never ours."""
+        """A response that belongs to no transaction: it has come too late, or was never ours.
+
+        A forking proxy may send a 2xx even after a failure; the session behind it must not live on.
+        """
+        if 200 <= response.status < 300 and response.cseq.method == "INVITE":
+            tx = self._core.layer.find_client(response)
+            if tx is not None and isinstance(tx.user, Attempt):
+                tx.user.on_response(tx, response, now)
+                return
         self._core.record("dropped", now, "", {"flow": flow, "why": "stray response", "status": response.status})
 
     def on_server_failure(self, tx: ServerTransaction, now: float) -> None:

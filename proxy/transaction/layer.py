@@ -162,6 +162,14 @@ class TransactionLayer:
             return None
         return tx
 
+    def find_server(self, request: Request) -> ServerTransaction | None:
+        """The transaction that a request is a copy of, or that an ACK is for, or None. Raises SipError 400."""
+        return self._server.get(_server_key(request, "INVITE" if request.method == "ACK" else request.method))
+
+    def find_client(self, response: Response) -> ClientTransaction | None:
+        """The transaction that a response belongs to, or None. Raises SipError 400."""
+        return self._client.get((response.via.branch, response.cseq.method))
+
     def find_invite(self, cancel: ServerTransaction) -> ServerTransaction | None:
         """The INVITE that a CANCEL is for (RFC 3261 section 9.2), or None."""
         return self._server.get(_server_key(cancel.request, "INVITE"))
