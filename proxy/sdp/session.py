@@ -13,6 +13,10 @@ from .errors import NoCommonCodec, SdpError
 
 __all__ = ["Codec", "Crypto", "Media", "NoCommonCodec", "SdpError", "Session", "is_private_address"]
 
+# Far above what any telephone or browser sends; they bound the work that one message can cause.
+MAX_LINES: Final = 2000
+MAX_MEDIA: Final = 64
+
 DIRECTIONS: Final[tuple[str, ...]] = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 # Attributes whose value begins with the payload type that they speak of.
@@ -254,7 +258,8 @@ class Session:
         """Read a session description; raises SdpError for what cannot be understood.
 
         Accepted though RFC 8866 9 does not allow it: LF or CR as line end, a missing last line end, empty lines, NUL
-        bytes at the end, missing or misplaced lines other than v=, bytes that are not UTF-8.
+        bytes at the end, missing or misplaced lines other than v=, bytes that are not UTF-8. More than MAX_LINES lines
+        or MAX_MEDIA media sections are not.
         """
         text = body.decode("utf-8", "surrogateescape")
         lines = text.split("\r\n")
@@ -279,9 +284,14 @@ class Session:
             raise SdpError("the session description does not begin with v=0")
         if lines[0][2:].strip() != "0":
             raise SdpError(f"the SDP version is not 0: {lines[0]}")
+        if len(lines) > MAX_LINES:
+            raise SdpError(f"the session description has more than {MAX_LINES} lines")
         if "\0" in text:
             raise SdpError("the session description holds a NUL byte")
-        return cls(lines, body, is_canonical)
+        session = cls(lines, body, is_canonical)
+        if len(session._media) > MAX_MEDIA:
+            raise SdpError(f"the session description has more than {MAX_MEDIA} media sections")
+        return session
 
     def copy(self) -> "Session":
         """The same description, to be edited apart from this one."""

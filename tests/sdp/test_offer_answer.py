@@ -213,6 +213,14 @@ def test_two_streams_of_a_kind_of_which_one_was_removed() -> None:
     assert media_lines(result) == ["m=audio 0 RTP/AVP 0", "m=audio 5002 RTP/AVP 8", "m=audio 5004 RTP/AVP 18"]
 
 
+def test_streams_of_a_kind_go_together_in_order_whatever_their_ports() -> None:
+    offer = session(HEAD + "m=audio 4000 RTP/AVP 0\nm=video 9 RTP/AVP 34\nm=audio 4002 RTP/AVP 8")
+    sent = session(HEAD + "m=audio 4002 RTP/AVP 0\nm=audio 4004 RTP/AVP 8")
+    answer = session(HEAD + "m=audio 5000 RTP/AVP 0\nm=audio 5002 RTP/AVP 8")
+    result, _ = mapped(answer, sent, offer)
+    assert media_lines(result) == ["m=audio 5000 RTP/AVP 0", "m=video 0 RTP/AVP 34", "m=audio 5002 RTP/AVP 8"]
+
+
 def test_an_answer_with_too_few_or_too_many_streams() -> None:
     offer = session(HEAD + "m=audio 4000 RTP/AVP 0\nm=video 4002 RTP/AVP 34")
     result, _ = mapped(session(HEAD + "m=audio 5000 RTP/AVP 0"), offer, offer)

@@ -191,6 +191,15 @@ def test_what_cannot_be_understood(source: bytes, reason: str) -> None:
     assert caught.value.reason == str(caught.value) == reason
 
 
+def test_limits() -> None:
+    assert len(session("v=0\n" + "a=x\n" * 1999).lines) == 2000
+    with pytest.raises(SdpError, match="more than 2000 lines"):
+        session("v=0\n" + "a=x\n" * 2000)
+    assert len(session("v=0\n" + "m=audio 9 RTP/AVP 0\n" * 64).media) == 64
+    with pytest.raises(SdpError, match="more than 64 media sections"):
+        session("v=0\n" + "m=audio 9 RTP/AVP 0\n" * 65)
+
+
 def test_a_reason_is_one_plain_line() -> None:
     with pytest.raises(SdpError) as caught:
         Session.parse(b'v=0\r\nm=audio "\xff\t\\' + b"9" * 5000 + b" RTP/AVP 0\r\n")
