@@ -79,6 +79,14 @@ def client_context(ca_file: str | None = None, *, verify: bool = True) -> ssl.SS
     return context
 
 
+def _local_address(hop: Hop) -> str:
+    """The address of ours that a hop is reached from; nothing is sent. Raises OSError when there is no route."""
+    with socket.socket(socket.AF_INET6 if ":" in hop.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((hop.host, hop.port))
+        address: str = probe.getsockname()[0]
+        return address
+
+
 @dataclass(slots=True)
 class Traffic:
     """What went over an endpoint's sockets, in messages. Retransmissions are told by equal bytes, over UDP only."""
@@ -245,7 +253,9 @@ class Endpoint:
         self._sockets = _Sockets()
         self._received = _Remembered()
         self._sent = _Remembered()
-        self._armed: asyncio.TimerHandle | None = None
+        self._armed: asyncio.Handle | None = None
+        self._armed_for = 0.0
+        self._armed_for = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drained: asyncio.Event | None = None
 
@@ -294,7 +304,7 @@ class Endpoint:
         """A flow to a hop: a new connection, or over UDP the first UDP listener's flow. Raises OSError."""
         if hop.transport == "udp":
             if not self._sockets.udp:
-                await self.listen(Listen("udp", "::1" if ":" in hop.host else "127.0.0.1", 0))
+                await self.listen(Listen("udp", _local_address(hop), 0))
             return self._sockets.udp[0].flow_to((hop.host, hop.port))
         context = tls if hop.transport == "tls" else None
         if hop.transport == "tls" and context is None:
@@ -422,9 +432,12 @@ class Endpoint:
         if deadline is None:
             return
         if self._armed is not None:
-            if self._armed.when() <= deadline:
+            # Not `self._armed.when()`: uvloop gives a plain handle for a deadline that has passed.
+            if self._armed_for <= deadline:
                 return
             self._armed.cancel()
+        self._armed_for = deadline
+        self._armed_for = deadline
         self._armed = self.loop.call_at(deadline, self._fire, deadline)
 
     def _fire(self, deadline: float) -> None:

@@ -1,28 +1,37 @@
-"""OpenAI's side of offer and answer, written as its real descriptions are (RFC 8866, RFC 3264, RFC 4568)."""
+"""The simulators' side of offer and answer, written as OpenAI's descriptions are (RFC 8866, RFC 3264, RFC 4568)."""
 
 from __future__ import annotations
 
+import base64
+import random
 from dataclasses import dataclass, replace
+from typing import Final
 
 from proxy.sdp.codecs import Codec
 from proxy.sdp.errors import SdpError
 from proxy.sdp.session import Media, Session
 
-__all__ = ["CRYPTO_SUITE", "Origin", "is_srtp", "make_answer", "make_offer"]
+__all__ = ["CRYPTO_SUITE", "Origin", "is_srtp", "make_answer", "make_offer", "sdes_key"]
 
-CRYPTO_SUITE = "AES_CM_128_HMAC_SHA1_80"
-_NO_ANSWER = "Invalid SDP offer"
+CRYPTO_SUITE: Final = "AES_CM_128_HMAC_SHA1_80"
+_KEY_AND_SALT_BYTES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What our descriptions of one call share: o= session id and version, media address and port, SDES key (base64)."""
+    """What the descriptions of one side of one call share.
+
+    `session_id`, `version` and `username` go into o=, `name` into s=. `address` and `port` are the media's. `key` is
+    the SDES key in base64.
+    """
 
     session_id: int
     version: int
     address: str
     port: int
     key: str
+    username: str = "-"
+    name: str = "OAI"
 
     def next_version(self) -> Origin:
         """The same for the next description of the session (RFC 3264 section 8)."""
@@ -33,11 +42,16 @@ class Origin:
         family = "IP6" if ":" in self.address else "IP4"
         return [
             "v=0",
-            f"o=- {self.session_id} {self.version} IN {family} {self.address}",
-            "s=OAI",
+            f"o={self.username} {self.session_id} {self.version} IN {family} {self.address}",
+            f"s={self.name}",
             f"c=IN {family} {self.address}",
             "t=0 0",
         ]
+
+
+def sdes_key(source: random.Random) -> str:
+    """A key and its salt for `CRYPTO_SUITE`, in base64 (RFC 4568 section 6.2)."""
+    return base64.b64encode(source.randbytes(_KEY_AND_SALT_BYTES)).decode()
 
 
 def is_srtp(offer: Session | None) -> bool:
@@ -60,7 +74,7 @@ def make_answer(offer: Session, origin: Origin, codecs: tuple[str, ...]) -> byte
             accepted = True
             lines.extend(section)
     if not accepted:
-        raise SdpError(_NO_ANSWER)
+        raise SdpError("no audio that can be accepted")
     return _encoded(lines)
 
 

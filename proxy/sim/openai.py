@@ -21,7 +21,7 @@ from proxy.sdp.session import Session
 from proxy.sim.certificates import make_certificate
 from proxy.sim.endpoint import Endpoint, Listen, parse_listen, server_context
 from proxy.sim.faults import FaultPlan, Faults
-from proxy.sim.media import Origin
+from proxy.sim.media import Origin, sdes_key
 from proxy.sim.openai_call import OpenAiCall
 from proxy.sim.records import CallRecord, Records
 from proxy.sim.webhook import USER_AGENT, check_secret, event_body, signature_headers
@@ -263,7 +263,7 @@ class OpenAiSim:
         """A fresh session: o= line, media port and SDES key."""
         number = self._random.randrange(1 << 30, 1 << 31)
         port = 10_000 + 2 * self._random.randrange(25_000)
-        return Origin(number, number + 2, self.config.media_address, port, _sdes_key(self._random))
+        return Origin(number, number + 2, self.config.media_address, port, sdes_key(self._random))
 
     def _on_invite(self, tx: ServerTransaction, now: float) -> None:
         request = tx.request
@@ -328,10 +328,3 @@ class OpenAiSim:
         except Exception as error:
             # aiohttp's own errors; its module is not loaded unless there is a webhook.
             call.record.webhook = type(error).__name__
-
-
-def _sdes_key(source: random.Random) -> str:
-    """A key and salt of 30 bytes for AES_CM_128_HMAC_SHA1_80, in base64 (RFC 4568 section 6.2)."""
-    import base64
-
-    return base64.b64encode(source.randbytes(30)).decode()
