@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.sip.errors import SipError
 from proxy.sip.uri import Params, Uri, parse_params, parse_uri, render_params, split_host_port
 
-__all__ = ["CSeq", "NameAddr", "Via", "parse_cseq", "parse_name_addr", "parse_via", "split_values"]
+__all__ = [
+    "CSeq",
+    "NameAddr",
+    "Via",
+    "is_token",
+    "parse_cseq",
+    "parse_name_addr",
+    "parse_via",
+    "quote_display",
+    "split_values",
+]
 
-_MAX_CSEQ = 2**31
+_MAX_CSEQ: Final = 2**31
+_TOKEN_EXTRA: Final = str.maketrans("", "", "-.!%*_+`'~")
+
+
+def is_token(text: str) -> bool:
+    """Whether a text is a token of RFC 3261 section 25.1."""
+    if not text.isascii():
+        return False
+    # The common names first: letters, digits and hyphens.
+    return text.isalnum() or text.replace("-", "").isalnum() or (bool(text) and _is_odd_token(text))
+
+
+def _is_odd_token(text: str) -> bool:
+    rest = text.translate(_TOKEN_EXTRA)
+    return not rest or rest.isalnum()
 
 
 def split_values(value: str) -> list[str]:
@@ -17,6 +43,8 @@ def split_values(value: str) -> list[str]:
     """
     if "," not in value:
         return [value]
+    if '"' not in value and "<" not in value:
+        return [part.strip() for part in value.split(",")]
     values: list[str] = []
     start = at = 0
     quoted = bracketed = False
@@ -52,19 +80,30 @@ class CSeq:
         self.number = number
         self.method = method
 
+    def __str__(self) -> str:
+        return f"{self.number} {self.method}"
+
 
 def parse_cseq(value: str) -> CSeq:
     """Parse `number method`. Raises SipError 400."""
-    parts = value.split()
-    if len(parts) != 2 or not parts[0].isdigit() or not parts[0].isascii():
+    number, _, method = value.partition(" ")
+    if not method.isalpha():
+        parts = value.split()
+        if len(parts) != 2 or not is_token(parts[1]):
+            raise SipError(400, "Malformed CSeq")
+        number, method = parts
+    if not number.isdigit() or not number.isascii():
         raise SipError(400, "Malformed CSeq")
-    if len(parts[0]) > 10 or int(parts[0]) >= _MAX_CSEQ:
+    # Leading zeros are legal; the bound on the length keeps a huge number away from int().
+    if len(number) > 10:
+        number = number.lstrip("0") or "0"
+    if len(number) > 10 or int(number) >= _MAX_CSEQ:
         raise SipError(400, "CSeq number too large")
-    return CSeq(int(parts[0]), parts[1])
+    return CSeq(int(number), method)
 
 
 class Via:
-    """One Via value: `transport` in upper case, `host` (IPv6 with brackets), `port`, `params`."""
+    """One Via value: `transport` in upper case, `host` (IPv6 with brackets), `port`, `params`; `branch` or ""."""
 
     __slots__ = ("branch", "host", "params", "port", "transport")
 
@@ -73,12 +112,19 @@ class Via:
         self.host = host
         self.port = port
         self.params = params
-        self.branch = self.param("branch") or ""
+        self.branch = ""
+        for key, value in params:
+            if key == "branch" or key.lower() == "branch":
+                self.branch = value or ""
+                break
 
     def param(self, name: str) -> str | None:
-        """The first value of a parameter ("" when it stands without a value), or None when it is absent."""
+        """The first value of a parameter ("" when it stands without a value), or None when it is absent.
+
+        `name` is in lower case.
+        """
         for key, value in self.params:
-            if key.lower() == name:
+            if key == name or key.lower() == name:
                 return value if value is not None else ""
         return None
 
@@ -99,30 +145,31 @@ class Via:
 def parse_via(value: str) -> Via:
     """Parse one Via value (not a list). Raises SipError 400, or 505 for another protocol version."""
     if value.startswith("SIP/2.0/"):
-        transport, space, rest = value[8:].partition(" ")
-        if not space:
-            raise SipError(400, "Malformed Via")
+        transport, _, rest = value[8:].partition(" ")
     else:
-        parts = value.split("/", 2)
-        if len(parts) != 3 or parts[0].strip().upper() != "SIP":
+        # "SIP / 2.0 / UDP": white space may stand around the slashes (RFC 3261 section 25.1, SLASH).
+        protocol, _, tail = value.partition("/")
+        version, _, rest = tail.partition("/")
+        if protocol.strip().upper() != "SIP" or not rest:
             raise SipError(400, "Malformed Via")
-        if parts[1].strip() != "2.0":
+        if version.strip() != "2.0":
             raise SipError(505, "Version Not Supported")
-        tail = parts[2].split(None, 1)
-        if len(tail) != 2:
+        transport = ""
+    if not transport.isalnum():
+        parts = f"{transport} {rest}".split(None, 1)
+        if len(parts) != 2 or not is_token(parts[0]):
             raise SipError(400, "Malformed Via")
-        transport, rest = tail
-    hostport, semicolon, tail_text = rest.partition(";")
-    if not transport or (semicolon and not tail_text.strip()):
-        raise SipError(400, "Malformed Via")
-    host, port = split_host_port(hostport.strip())
-    return Via(transport.strip().upper(), host, port, parse_params(tail_text) if semicolon else ())
+        transport, rest = parts
+    sent_by, _, params = rest.partition(";")
+    host, port = split_host_port(sent_by.strip())
+    return Via(transport.upper(), host, port, parse_params(params))
 
 
 class NameAddr:
     """A name-addr or addr-spec with header parameters: From, To, Contact, Route, Refer-To …
 
-    `display` is the text before the angle bracket as written (quotes included), `uri_text` the URI as written.
+    `display` is the text before the angle bracket as written (quotes included), `uri_text` the URI as written. As text
+    the URI always stands in angle brackets, and a display name that needs quotes gets them.
     """
 
     __slots__ = ("_uri", "display", "params", "uri_text")
@@ -141,10 +188,18 @@ class NameAddr:
             uri = self._uri = parse_uri(self.uri_text)
         return uri
 
+    def share_uri(self, uri: Uri) -> None:
+        """Take over a URI that was parsed already, if this one has the same text: To mostly holds the Request-URI."""
+        if uri.text == self.uri_text:
+            self._uri = uri
+
     def param(self, name: str) -> str | None:
-        """The first value of a header parameter ("" when it stands without a value), or None when it is absent."""
+        """The first value of a header parameter ("" when it stands without a value), or None when it is absent.
+
+        `name` is in lower case.
+        """
         for key, value in self.params:
-            if key.lower() == name:
+            if key == name or key.lower() == name:
                 return value if value is not None else ""
         return None
 
@@ -164,50 +219,77 @@ class NameAddr:
         )
 
     def __str__(self) -> str:
-        display = f"{self.display} " if self.display else ""
+        display = f"{quote_display(self.display)} " if self.display else ""
         return f"{display}<{self.uri_text}>{render_params(self.params)}"
 
 
 def parse_name_addr(value: str) -> NameAddr:
-    """Parse one value (not a list). Raises SipError 400."""
+    """Parse one value (not a list). Raises SipError 400.
+
+    A display name with characters that should have been quoted is taken as it is, except for a comma: nobody can tell
+    it from the end of a value (RFC 4475 section 3.1.2.15).
+    """
     display = ""
-    if value.startswith('"'):
-        end = _closing_quote(value)
-        open_at = value.find("<", end)
-        if open_at < 0 or value[end + 1 : open_at].strip():
-            raise SipError(400, "Malformed display name")
-        display = value[: end + 1]
+    if value.startswith("<"):
+        tail = value[1:]
     else:
-        open_at = value.find("<")
-        if open_at > 0:
-            display = value[:open_at].strip()
-            if '"' in display:
-                raise SipError(400, "Unterminated quoted string")
-    if open_at < 0:
-        uri_text, semicolon, tail = value.partition(";")
-        uri_text = uri_text.strip()
-        if not uri_text or "?" in uri_text or "," in uri_text:
-            raise SipError(400, "Malformed address")
-        return NameAddr("", uri_text, parse_params(tail) if semicolon else ())
-    close_at = value.find(">", open_at)
-    if close_at < 0:
-        raise SipError(400, "Unterminated angle bracket")
-    rest = value[close_at + 1 :].strip()
-    if rest and not rest.startswith(";"):
+        display, bracket, tail = _split_display(value)
+        if not bracket:
+            uri_text, _, params = value.partition(";")
+            uri_text = uri_text.strip()
+            # A URI with one of these must stand in angle brackets (RFC 3261 section 20).
+            if not uri_text or "?" in uri_text or "," in uri_text:
+                raise SipError(400, "Malformed address")
+            return NameAddr("", uri_text, parse_params(params))
+    uri_text, bracket, params = tail.partition(">")
+    uri_text = uri_text.strip()
+    if not bracket or not uri_text:
+        raise SipError(400, "Malformed address")
+    if not params:
+        return NameAddr(display, uri_text)
+    blank, _, params = params.partition(";")
+    if blank and not blank.isspace():
         raise SipError(400, "Text after the address")
-    uri_text = value[open_at + 1 : close_at].strip()
-    if not uri_text:
-        raise SipError(400, "Empty address")
-    return NameAddr(display, uri_text, parse_params(rest[1:]) if rest else ())
+    return NameAddr(display, uri_text, parse_params(params))
+
+
+def _split_display(value: str) -> tuple[str, str, str]:
+    """The display name, "<" where there is one, and what follows it. Raises SipError 400."""
+    if value.startswith('"'):
+        end = _closing_quote(value) + 1
+        blank, bracket, tail = value[end:].partition("<")
+        if not bracket or blank.strip():
+            raise SipError(400, "Malformed display name")
+        return value[:end], bracket, tail
+    display, bracket, tail = value.partition("<")
+    if bracket and ('"' in display or "," in display):
+        raise SipError(400, "Malformed display name")
+    return display.strip(), bracket, tail
 
 
 def _closing_quote(value: str) -> int:
-    """Where the quoted string that starts at 0 ends."""
-    at = 1
-    while at < len(value):
-        if value[at] == "\\":
-            at += 1
-        elif value[at] == '"':
-            return at
-        at += 1
-    raise SipError(400, "Unterminated quoted string")
+    """Where the quoted string that starts at 0 ends. Raises SipError 400."""
+    at = value.find('"', 1)
+    if at > 0 and "\\" in value[:at]:
+        at = 1
+        while at < len(value) and value[at] != '"':
+            at += 2 if value[at] == "\\" else 1
+        if at >= len(value):
+            at = -1
+    if at < 0:
+        raise SipError(400, "Unterminated quoted string")
+    return at
+
+
+def quote_display(text: str) -> str:
+    """A display name as it may stand before `<`: a quoted string or tokens stay, anything else is put in quotes."""
+    if text.startswith('"') and len(text) > 1:
+        try:
+            if _closing_quote(text) == len(text) - 1:
+                return text
+        except SipError:
+            pass
+    elif all(is_token(word) for word in text.split(" ") if word):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

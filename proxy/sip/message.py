@@ -9,9 +9,27 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.sip.errors import SipError
-from proxy.sip.headers import CSeq, NameAddr, Via, parse_cseq, parse_name_addr, parse_via, split_values
+from proxy.sip.headers import CSeq, NameAddr, Via, is_token, parse_cseq, parse_name_addr, parse_via, split_values
+from proxy.sip.uri import Uri, parse_uri
 
-__all__ = ["COMPACT_FORMS", "SINGLETONS", "Header", "Message", "Request", "Response", "canonical_key", "header"]
+__all__ = [
+    "COMPACT_FORMS",
+    "KNOWN_METHODS",
+    "SINGLETONS",
+    "Header",
+    "Message",
+    "Request",
+    "Response",
+    "canonical_key",
+    "header",
+    "is_token",
+    "read_header",
+]
+
+KNOWN_METHODS: Final = frozenset(
+    "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
+)
+"""Every method that an RFC defines. Which of them are served is another question: 405 refuses one, 501 any other."""
 
 COMPACT_FORMS: Final = {
     "a": "accept-contact",
@@ -78,38 +96,30 @@ _KNOWN_NAMES: Final = (
     "WWW-Authenticate X-Twilio-AccountSid X-Twilio-CallSid"
 ).split()
 
-_KEYS: Final[dict[str, str]] = {
+HEADER_KEYS: Final[dict[str, str]] = {
     **{name: name.lower() for name in _KNOWN_NAMES},
     **{name.lower(): name.lower() for name in _KNOWN_NAMES},
     **COMPACT_FORMS,
     **{short.upper(): name for short, name in COMPACT_FORMS.items()},
 }
-
-_TOKEN_EXTRA: Final = str.maketrans("", "", "-.!%*_+`'~")
-_BREAKS: Final = frozenset("\r\n\x00")
+"""The names that messages are full of, in their usual casings → key: one lookup instead of `canonical_key`'s work."""
 
 
 def canonical_key(name: str) -> str:
     """The lower-case long form of a header name, by which it is looked up: `v` and `VIA` give `via`."""
-    key = _KEYS.get(name)
+    key = HEADER_KEYS.get(name)
     if key is None:
         key = name.strip().lower()
         key = COMPACT_FORMS.get(key, key)
     return key
 
 
-def is_token(text: str) -> bool:
-    """Whether a text is a token of RFC 3261 section 25.1."""
-    rest = text.translate(_TOKEN_EXTRA)
-    return bool(text) and text.isascii() and (not rest or rest.isalnum())
-
-
 class Header:
     """One header field.
 
     Attributes:
-        name: as written. Empty for a line that has no colon or no valid name.
-        key: the lower-case long form; "" for a line that is no header field.
+        name: as written, without the white space around it. Empty for a line that has no colon or no valid name.
+        key: the lower-case long form; "" for a line that is no header field: nothing may send such a line on.
         value: unfolded, without the white space around it.
         line: as on the wire, without the last CRLF.
     """
@@ -131,9 +141,9 @@ def header(name: str, value: str) -> Header:
 
     Raises ValueError for a name that is no token, or a value with CR, LF or NUL, so that nothing can be injected.
     """
-    if not _BREAKS.isdisjoint(value):
+    if _breaks(value):
         raise ValueError(f"line break or NUL in the value of {name}")
-    key = _KEYS.get(name)
+    key = HEADER_KEYS.get(name)
     if key is None:
         if not is_token(name):
             raise ValueError(f"not a header name: {name!r}")
@@ -141,37 +151,139 @@ def header(name: str, value: str) -> Header:
     return Header(name, key, value, f"{name}: {value}")
 
 
+def _breaks(text: str) -> bool:
+    """Whether a text would end its line, or hide its end from a program in C."""
+    return "\r" in text or "\n" in text or "\x00" in text
+
+
+def read_header(line: str) -> Header:
+    """Read one header line, with the CRLF of its folds inside. A line that is no header field gets an empty key."""
+    name, colon, _ = line.partition(":")
+    key = HEADER_KEYS.get(name)
+    if key is None or not colon:
+        name = name.rstrip(" \t")
+        key = read_key(name) if colon else ""
+        if not key:
+            return Header("", "", line, line)
+    return Header(name, key, read_value(line), line)
+
+
+def read_key(name: str) -> str:
+    """The key of a name as it stands before its colon; "" for what is no name (RFC 3261 section 25.1, header-name)."""
+    name = name.rstrip(" \t")
+    return canonical_key(name) if is_token(name) else ""
+
+
+def read_value(line: str) -> str:
+    """The value in a header line, unfolded (RFC 3261 section 7.3.1), without the white space around it."""
+    value = line.partition(":")[2].strip()
+    if "\r\n" in value:
+        return " ".join([part.strip() for part in value.split("\r\n")])
+    return value
+
+
 class Message:
-    """What requests and responses share. `headers` and `body` are read only."""
+    """What requests and responses share. All of it is read only.
 
-    __slots__ = ("_cseq", "_from", "_to", "_via", "body", "headers", "start_line")
+    Most messages are only matched and never sent on, so the parser leaves the lines of the head as they are: `Header`
+    objects are made when somebody asks for the list.
 
-    def __init__(self, start_line: str, headers: list[Header], body: bytes) -> None:
+    Attributes:
+        start_line: as on the wire, without its CRLF.
+        body: the body as it is.
+        holds_nul: whether a quoted string of the head has an escaped NUL in it, which is legal but nothing to pass on.
+    """
+
+    __slots__ = (
+        "_contact",
+        "_cseq",
+        "_first",
+        "_from",
+        "_headers",
+        "_lines",
+        "_repeated",
+        "_to",
+        "_via",
+        "body",
+        "holds_nul",
+        "start_line",
+    )
+
+    def __init__(self, start_line: str, headers: list[Header] | None, body: bytes) -> None:
         self.start_line = start_line
-        self.headers = headers
         self.body = body
+        self.holds_nul = False
+        self._headers = headers
+        self._lines: list[str] = []
+        self._first: dict[str, str] | None = None
+        self._repeated: list[tuple[str, str]] = []
         self._via: Via | None = None
         self._from: NameAddr | None = None
         self._to: NameAddr | None = None
         self._cseq: CSeq | None = None
+        self._contact: NameAddr | None = None
+
+    def set_lines(self, lines: list[str]) -> None:
+        """Set the header fields as lines. For who makes a message without a list of headers, before it is read."""
+        self._lines = lines
+
+    def set_index(self, first: dict[str, str], repeated: list[tuple[str, str]]) -> None:
+        """Spare the message the making of its index: the first line of each key, (key, line) of all later ones."""
+        self._first = first
+        self._repeated = repeated
+
+    @property
+    def headers(self) -> list[Header]:
+        """The header fields in order; not to be changed."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = [read_header(line) for line in self._lines]
+        return headers
+
+    def _index(self) -> dict[str, str]:
+        """The first line of each key."""
+        first = self._first
+        if first is None:
+            first = self._first = {}
+            for item in self.headers:
+                if item.key in first:
+                    self._repeated.append((item.key, item.line))
+                else:
+                    first[item.key] = item.line
+        return first
+
+    def repeated(self) -> list[tuple[str, str]]:
+        """(key, line) of the header fields whose key stood before in the message; Via and Route do so rightly."""
+        self._index()
+        return self._repeated
+
+    def lines(self, key: str) -> list[str]:
+        """The lines of all header fields with this key (lower-case long form), in order; a list of the caller's own."""
+        line = self._index().get(key)
+        if line is None:
+            return []
+        found = [line]
+        if self._repeated:
+            found.extend([line for other, line in self._repeated if other == key])
+        return found
 
     def get(self, key: str) -> str | None:
         """The value of the first header field with this key (lower-case long form), or None."""
-        for item in self.headers:
-            if item.key == key:
-                return item.value
-        return None
+        first = self._first
+        if first is None:
+            first = self._index()
+        line = first.get(key)
+        return None if line is None else read_value(line)
 
     def get_all(self, key: str) -> list[str]:
         """The values of all header fields with this key, one entry a line, in order."""
-        return [item.value for item in self.headers if item.key == key]
+        return [read_value(line) for line in self.lines(key)]
 
     def values(self, key: str) -> list[str]:
         """All values of a comma-separated header, over all its lines, in order. Raises SipError 400."""
         found: list[str] = []
-        for item in self.headers:
-            if item.key == key:
-                found.extend(split_values(item.value))
+        for line in self.lines(key):
+            found.extend(split_values(read_value(line)))
         return found
 
     def _need(self, key: str, name: str) -> str:
@@ -219,9 +331,14 @@ class Message:
 
     @property
     def contact(self) -> NameAddr | None:
-        """The first Contact address, or None. Raises SipError 400."""
-        value = self.get("contact")
-        return None if value is None or value == "*" else parse_name_addr(split_values(value)[0])
+        """The first Contact address; None without one, or for `*`. Raises SipError 400."""
+        address = self._contact
+        if address is None:
+            value = self.get("contact")
+            if value is None or value == "*":
+                return None
+            address = self._contact = parse_name_addr(split_values(value)[0])
+        return address
 
     @property
     def content_type(self) -> str:
@@ -232,37 +349,71 @@ class Message:
     def serialize(self) -> bytes:
         """The message as bytes, just as its lines stand."""
         lines = [self.start_line]
-        lines.extend([item.line for item in self.headers])
+        lines.extend(self._lines if self._headers is None else [item.line for item in self._headers])
         lines.append("\r\n")
         head = "\r\n".join(lines)
         return head.encode("utf-8", "surrogateescape") + self.body
 
 
 class Request(Message):
-    """A request. `uri` is the Request-URI as written."""
+    """A request. `uri` is the Request-URI as written.
 
-    __slots__ = ("method", "uri")
+    Without a `start_line` one is built; then ValueError is raised for a method that is no token, or a URI with white
+    space or control characters.
+    """
+
+    __slots__ = ("_request_uri", "method", "uri")
 
     def __init__(
-        self, method: str, uri: str, headers: list[Header], body: bytes = b"", start_line: str | None = None
+        self,
+        method: str,
+        uri: str,
+        headers: list[Header] | None,
+        body: bytes = b"",
+        start_line: str | None = None,
     ) -> None:
-        super().__init__(f"{method} {uri} SIP/2.0" if start_line is None else start_line, headers, body)
+        if start_line is None:
+            if not is_token(method) or " " in uri or "\t" in uri or _breaks(uri):
+                raise ValueError(f"not a request line: {method!r} {uri!r}")
+            start_line = f"{method} {uri} SIP/2.0"
+        super().__init__(start_line, headers, body)
         self.method = method
         self.uri = uri
+        self._request_uri: Uri | None = None
+
+    @property
+    def request_uri(self) -> Uri:
+        """The parsed Request-URI. Raises SipError 400."""
+        uri = self._request_uri
+        if uri is None:
+            uri = self._request_uri = parse_uri(self.uri)
+        return uri
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.uri}>"
 
 
 class Response(Message):
-    """A response."""
+    """A response.
+
+    Without a `start_line` one is built; then ValueError is raised for a reason phrase with CR, LF or NUL.
+    """
 
     __slots__ = ("reason", "status")
 
     def __init__(
-        self, status: int, reason: str, headers: list[Header], body: bytes = b"", start_line: str | None = None
+        self,
+        status: int,
+        reason: str,
+        headers: list[Header] | None,
+        body: bytes = b"",
+        start_line: str | None = None,
     ) -> None:
-        super().__init__(f"SIP/2.0 {status} {reason}" if start_line is None else start_line, headers, body)
+        if start_line is None:
+            if _breaks(reason):
+                raise ValueError("line break or NUL in the reason phrase")
+            start_line = f"SIP/2.0 {status} {reason}"
+        super().__init__(start_line, headers, body)
         self.status = status
         self.reason = reason
 

@@ -1,27 +1,46 @@
-"""Bytes to messages: one datagram or one framed message at a time, and the stream framer (RFC 3261 sections 7 and 18.3)."""
+"""Bytes to messages: a datagram or a framed message at a time, and the stream framer (RFC 3261 sections 7, 18.3)."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from proxy.sip.errors import SipError
-from proxy.sip.message import SINGLETONS, Header, Message, Request, Response, canonical_key, is_token
-from proxy.sip.uri import parse_uri
+from proxy.sip.headers import is_token
+from proxy.sip.message import HEADER_KEYS, KNOWN_METHODS, Message, Request, Response, read_key, read_value
 
-__all__ = ["MAX_HEADERS", "MAX_MESSAGE_BYTES", "MalformedMessage", "StreamFramer", "check_request", "parse_message"]
+__all__ = [
+    "MAX_HEADERS",
+    "MAX_HEAD_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MalformedMessage",
+    "StreamFramer",
+    "check_request",
+    "check_response",
+    "content_length",
+    "parse_message",
+]
 
 MAX_MESSAGE_BYTES: Final = 65_535
 MAX_HEADERS: Final = 256
-_MAX_HEAD_BYTES: Final = 32_768
+MAX_HEAD_BYTES: Final = 32_768
+_MAX_LENGTH_DIGITS: Final = 9
 _ONCE_ONLY: Final = frozenset(("from", "to", "call-id", "cseq", "max-forwards"))
 _MAX_FORWARDS_LIMIT: Final = 255
+_BARE_COOKIE: Final = "z9hg4bk"
+_LINE_ENDS: Final = (13, 10)
+
+# The value of each Content-Length with the lines that continue it. One scan, whatever the casing, form and spacing; it
+# must read what `parse_message` reads, or a body could pass for a message.
+_CONTENT_LENGTH: Final = re.compile(rb"\r\n(?:content-length|l)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE)
 
 
 class MalformedMessage(SipError):
     """A message that does not parse.
 
     Attributes:
-        partial: the request as far as it could be read, when it holds enough for a reply (a Via); else None.
+        partial: the request as far as it could be read, when it holds enough for a reply (a Via); else None. It may
+            lack anything else; `make_response` copes. An ACK must not be answered even so.
     """
 
     def __init__(self, status: int, reason: str, partial: Request | None = None) -> None:
@@ -33,175 +52,254 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
     """Parse one whole message: a datagram, or what `StreamFramer` cut out.
 
     Bytes past Content-Length are dropped (RFC 3261 section 18.3); without a Content-Length the rest is the body.
-    A line that is no header field is kept with an empty key. Raises MalformedMessage.
+    A line that is no header field is kept with an empty key. Taken too, though no sender should: empty lines before
+    the message, LF alone as the line end throughout the head (it becomes CRLF), a missing empty line after the head.
+    Raises MalformedMessage.
     """
     end = data.find(b"\r\n\r\n")
-    if end >= 0:
-        head, body = data[:end], data[end + 4 :]
-    else:
-        end = data.find(b"\n\n")
-        if end >= 0 and b"\r" not in data[:end]:
-            head, body = data[:end].replace(b"\n", b"\r\n"), data[end + 2 :]
-        else:
-            head, body = data.rstrip(b"\r\n"), b""
-    text = head.decode("utf-8", "surrogateescape")
-    lines = text.split("\r\n")
-    message = _start(lines[0])
-    headers = message.headers
-    if "\r\n " in text or "\r\n\t" in text:
-        lines = _unfold(lines)
-    length: str | None = None
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        key = canonical_key(name) if colon else ""
-        if "\r\n" in value:
-            value = " ".join([part.strip() for part in value.split("\r\n")])
-        headers.append(Header(name, key, value.strip(), line) if key else Header("", "", line, line))
-        if key == "content-length":
-            value = value.strip()
-            if length is not None and length != value:
-                raise _malformed(message, "Conflicting Content-Length headers")
-            length = value
-    if len(headers) > max_headers:
-        raise _malformed(message, "Too many header fields", 513)
-    if text.count("\r") != text.count("\r\n") or text.count("\n") != text.count("\r\n") or "\x00" in text:
-        raise _malformed(message, "Bare CR, LF or NUL in a header")
-    message.body = _body(message, body, length)
+    if end < 0:
+        return parse_message(_regular(data), max_headers=max_headers)
+    head, body = data[:end], data[end + 4 :]
+    lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    breaks = len(lines) - 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or not lines[0]:
+        regular = _regular(data)
+        if regular != data:
+            return parse_message(regular, max_headers=max_headers)
+        raise _malformed(_read(lines), 400, "Bare CR or LF in the head")
+    message = _read(lines)
+    if isinstance(message, _Faulty):
+        raise _malformed(message, message.status, message.why)
+    if breaks > max_headers and len(message.headers) > max_headers:
+        raise _malformed(message, 513, "Too many header fields")
+    if b"\x00" in head:
+        # Legal as an escaped character of a quoted string (RFC 4475 section 3.1.1.2), and nowhere else.
+        if head.count(b"\x00") != head.count(b"\\\x00"):
+            raise _malformed(message, 400, "NUL in the head")
+        message.holds_nul = True
+    message.body = _body(message, body)
     return message
 
 
-def _start(line: str) -> Request | Response:
-    """Parse the start line into a message without headers."""
-    if line.startswith("SIP/"):
-        version, _, rest = line.partition(" ")
-        status, _, reason = rest.partition(" ")
-        if version.upper() != "SIP/2.0" or len(status) != 3 or not status.isdigit() or not status.isascii():
-            raise MalformedMessage(400, "Malformed status line")
-        if not 100 <= int(status) <= 699:
-            raise MalformedMessage(400, "Status code out of range")
-        return Response(int(status), reason, [], start_line=line)
-    parts = line.split(" ")
-    if len(parts) == 3 and parts[2] == "SIP/2.0" and is_token(parts[0]):
-        return Request(parts[0], parts[1], [], start_line=line)
-    request = _salvage(line)
-    if request is None:
-        raise MalformedMessage(400, "Malformed start line")
-    return request
+def _regular(data: bytes) -> bytes:
+    """The message with the line ends that it should have had. Raises MalformedMessage when that can't be told."""
+    start = 0
+    while start < len(data) and data[start] in _LINE_ENDS:
+        start += 1
+    data = data[start:]
+    line_end = data.find(b"\n")
+    if line_end < 0:
+        raise MalformedMessage(400, "No header fields")
+    if data[line_end - 1] != 13:
+        end = data.find(b"\n\n")
+        head, body = (data, b"") if end < 0 else (data[: end + 1], data[end + 2 :])
+        if b"\r" in head:
+            return data
+        data = head.replace(b"\n", b"\r\n") + (b"" if end < 0 else b"\r\n") + body
+    if b"\r\n\r\n" not in data:
+        if not data.endswith(b"\r\n"):
+            raise MalformedMessage(400, "The message ends inside its head")
+        data += b"\r\n"
+    return data
 
 
-class _BadStart(Request):
-    """A request whose request line is wrong but shows a method, kept for its reply."""
+class _Faulty(Request):
+    """A request whose request line is wrong but shows a method, read for the sake of its reply."""
 
     __slots__ = ("status", "why")
 
-    def __init__(self, method: str, status: int, why: str) -> None:
-        super().__init__(method, "", [])
+    def __init__(self, method: str, status: int, why: str, start_line: str) -> None:
+        super().__init__(method, "", None, b"", start_line)
         self.status = status
         self.why = why
 
 
-def _salvage(line: str) -> Request | None:
-    parts = line.split()
-    if len(parts) < 3 or not is_token(parts[0]) or not parts[-1].upper().startswith("SIP/"):
-        return None
-    if parts[-1].upper() != "SIP/2.0":
-        return _BadStart(parts[0], 505, "Version Not Supported")
-    return _BadStart(parts[0], 400, "Malformed request line")
+def _read(lines: list[str]) -> Request | Response:
+    """Read the lines of a head. Raises MalformedMessage for a start line that names neither a method nor a status."""
+    message = _start(lines[0])
+    fields = lines[1:]
+    if not _read_fields(message, fields):
+        _read_fields(message, _unfold(fields))
+    return message
+
+
+def _start(line: str) -> Request | Response:
+    """Parse the start line into a message without headers. Raises MalformedMessage."""
+    parts = line.split(" ")
+    if len(parts) == 3 and parts[2] == "SIP/2.0" and (parts[0] in KNOWN_METHODS or is_token(parts[0])):
+        return Request(parts[0], parts[1], None, b"", line)
+    version = parts[0].upper()
+    if version.startswith("SIP/"):
+        status = parts[1] if len(parts) > 1 else ""
+        if version != "SIP/2.0" or len(status) != 3 or not status.isdigit() or not status.isascii():
+            raise MalformedMessage(400, "Malformed status line")
+        if not 100 <= int(status) <= 699:
+            raise MalformedMessage(400, "Status code out of range")
+        return Response(int(status), line[12:], None, b"", line)
+    words = line.split()
+    if len(words) < 3 or not is_token(words[0]) or not words[-1].upper().startswith("SIP/"):
+        raise MalformedMessage(400, "Malformed start line")
+    if words[-1].upper() != "SIP/2.0":
+        return _Faulty(words[0], 505, "Version Not Supported", line)
+    if words != parts:
+        return _Faulty(words[0], 400, "Malformed request line", line)
+    # The version is compared without regard to case (RFC 3261 section 7.1).
+    return (
+        Request(words[0], words[1], None, b"", line)
+        if len(words) == 3
+        else _Faulty(words[0], 400, "Malformed request line", line)
+    )
+
+
+def _read_fields(message: Message, lines: list[str]) -> bool:
+    """Note which line holds which field. False when there are continuation lines, which must be joined first."""
+    first: dict[str, str] = {}
+    repeated: list[tuple[str, str]] = []
+    known = HEADER_KEYS.get
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        key = known(name)
+        if key is None or not colon:
+            if line[0] in " \t" and first:
+                return False
+            key = read_key(name) if colon else ""
+        if key in first:
+            repeated.append((key, line))
+        else:
+            first[key] = line
+    message.set_lines(lines)
+    message.set_index(first, repeated)
+    return True
 
 
 def _unfold(lines: list[str]) -> list[str]:
     """Join continuation lines to the line that they continue, with their CRLF inside."""
-    joined: list[str] = []
+    groups: list[list[str]] = []
     for line in lines:
-        if line[:1] in (" ", "\t") and len(joined) > 1:
-            joined[-1] = f"{joined[-1]}\r\n{line}"
+        if line[0] in " \t" and groups:
+            groups[-1].append(line)
         else:
-            joined.append(line)
-    return joined
+            groups.append([line])
+    return ["\r\n".join(group) for group in groups]
 
 
-def _malformed(message: Message, reason: str, status: int = 400) -> MalformedMessage:
+def _malformed(message: Message, status: int, reason: str) -> MalformedMessage:
     if isinstance(message, Request) and message.get("via") is not None:
         return MalformedMessage(status, reason, message)
     return MalformedMessage(status, reason)
 
 
-def _body(message: Message, body: bytes, length: str | None) -> bytes:
-    """Cut the body to its Content-Length, after the checks that need all of the headers."""
-    if isinstance(message, _BadStart):
-        raise _malformed(message, message.why, message.status)
-    if length is None:
+def _body(message: Message, body: bytes) -> bytes:
+    """Cut the body to its Content-Length. Raises MalformedMessage."""
+    value = message.get("content-length")
+    if value is None:
         return body
-    if not length.isdigit() or not length.isascii():
-        raise _malformed(message, "Malformed Content-Length")
-    wanted = int(length) if len(length) < 10 else 1 << 40
+    wanted = _length(value)
+    if wanted is None:
+        raise _malformed(message, 400, "Malformed Content-Length")
+    for key, line in message.repeated():
+        if key == "content-length" and _length(read_value(line)) != wanted:
+            raise _malformed(message, 400, "Conflicting Content-Length headers")
     if wanted > len(body):
-        raise _malformed(message, "Content-Length larger than the message")
+        raise _malformed(message, 400, "Content-Length larger than the message")
     return body if wanted == len(body) else body[:wanted]
 
 
-def check_request(request: Request) -> None:
-    """Check what RFC 3261 sections 8.1.1 and 16.3 demand of any request before it is processed.
+def _length(value: str) -> int | None:
+    """A Content-Length as a number; None when it is none, or has too many digits to be meant."""
+    if value.isdigit() and value.isascii() and len(value) <= _MAX_LENGTH_DIGITS:
+        return int(value)
+    return None
 
-    Raises SipError 400 that names the fault, 416 for a Request-URI scheme that is not sip, sips or tel, or 483 never
-    (Max-Forwards 0 is the business of whoever would forward).
+
+def check_request(request: Request, *, allow: str = "") -> None:
+    """Check what RFC 3261 sections 8.1.1, 8.2 and 16.3 demand of any request before it is processed.
+
+    Raises SipError: 400 that names the fault; 501 with `allow` as its Allow for a method that no RFC defines; 416 for a
+    Request-URI scheme that is not sip, sips or tel; 505 for a Via of another version. Not checked: whether a known
+    method is served (405), Max-Forwards 0 (the business of whoever would forward), Require.
     """
-    seen: set[str] = set()
-    for item in request.headers:
-        key = item.key
-        if key in _ONCE_ONLY:
-            if key in seen:
-                raise SipError(400, f"More than one {item.name.strip()} header")
-            seen.add(key)
-            if key == "max-forwards":
-                value = item.value
-                if not value.isdigit() or not value.isascii() or len(value) > 3 or int(value) > _MAX_FORWARDS_LIMIT:
-                    raise SipError(400, "Malformed Max-Forwards")
-    uri = parse_uri(request.uri)
+    if request.method not in KNOWN_METHODS:
+        raise SipError(501, "Not Implemented", (("Allow", allow),) if allow else ())
+    _check_repeated(request)
+    if request.holds_nul:
+        raise SipError(400, "NUL in the head")
+    branch = request.via.branch
+    if len(branch) == len(_BARE_COOKIE) and branch.lower() == _BARE_COOKIE:
+        raise SipError(400, "Via branch without an identifier")
+    cseq = request.cseq
+    if cseq.method != request.method:
+        raise SipError(400, "CSeq method does not match the request")
+    if not request.call_id:
+        raise SipError(400, "Empty Call-ID")
+    uri = request.request_uri
+    request.to.share_uri(uri)
     if uri.scheme not in ("sip", "sips", "tel"):
         raise SipError(416, "Unsupported URI Scheme")
     if uri.headers is not None:
         raise SipError(400, "Headers in the Request-URI")
-    _ = request.via
-    if not request.call_id:
+    _check_addresses(request)
+    hops = request.get("max-forwards")
+    if hops is not None and not (hops.isdigit() and hops.isascii() and _length(hops) in range(_MAX_FORWARDS_LIMIT + 1)):
+        raise SipError(400, "Malformed Max-Forwards")
+
+
+def check_response(response: Response) -> None:
+    """Check what must hold before a response can be matched and used (RFC 3261 sections 8.1.1, 8.1.3.3).
+
+    Raises SipError for one that must be dropped: an unreadable Via, CSeq, Call-ID, From, To or Contact, or several Via
+    values: it was meant for someone else (RFC 4475 section 3.3.10).
+    """
+    if response.holds_nul:
+        raise SipError(400, "NUL in the head")
+    _check_repeated(response)
+    if len(response.values("via")) > 1:
+        raise SipError(400, "More than one Via in a response")
+    _ = response.via, response.cseq
+    if not response.call_id:
         raise SipError(400, "Empty Call-ID")
-    _ = request.from_.uri, request.to.uri
-    if request.cseq.method != request.method:
-        raise SipError(400, "CSeq method does not match the request")
-    contact = request.contact
+    _check_addresses(response)
+
+
+def _check_repeated(message: Message) -> None:
+    for key, line in message.repeated():
+        # A copy of the same is harmless, and seen; two that differ are not (RFC 4475 section 3.3.8).
+        if key in _ONCE_ONLY and read_value(line) != message.get(key):
+            raise SipError(400, f"More than one {line.partition(':')[0].rstrip()} header")
+
+
+def _check_addresses(message: Message) -> None:
+    sender, to, contact = message.from_, message.to, message.contact
+    _ = sender.uri, to.uri
+    if sender.tag == "" or to.tag == "":
+        raise SipError(400, "Empty tag")
     if contact is not None:
         _ = contact.uri
-
-
-def repair_candidates(message: Message) -> list[int]:
-    """The positions of second and later copies of header fields that may stand only once."""
-    seen: set[str] = set()
-    extra: list[int] = []
-    for at, item in enumerate(message.headers):
-        if item.key in SINGLETONS:
-            if item.key in seen:
-                extra.append(at)
-            seen.add(item.key)
-    return extra
 
 
 class StreamFramer:
     """Cuts a byte stream into messages by their Content-Length (RFC 3261 section 18.3), without parsing them twice.
 
     `feed` returns whole messages as bytes, and `PING` / `PONG` for keep-alives (RFC 5626 section 4.4.1: a double CRLF
-    is a ping, a single one its answer). After a SipError the stream can't be trusted and must be closed.
+    is a ping, a single one its answer). A ping that comes in two halves gives a PONG, then a PING.
+
+    Attributes:
+        max_bytes: how large a message may be, head and body.
+        error: set once the stream can't be trusted any more; it must be closed after what came before was handled.
     """
 
     PING: Final = b"\r\n\r\n"
     PONG: Final = b"\r\n"
 
-    __slots__ = ("_buffer", "_need", "_searched", "max_bytes")
+    __slots__ = ("_buffer", "_half_ping", "_need", "_searched", "error", "max_bytes")
 
     def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.max_bytes = max_bytes
+        self.error: MalformedMessage | None = None
         self._buffer = b""
         self._need = 0
         self._searched = 0
+        self._half_ping = False
 
     @property
     def pending_bytes(self) -> int:
@@ -211,64 +309,95 @@ class StreamFramer:
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they come, return what is whole now.
 
-        Raises SipError 400 or 513 for a head without a usable Content-Length, or a message that is too large.
+        Raises MalformedMessage 400 or 513 for a head without a usable Content-Length, or a message that is too large,
+        with the request as its `partial` where it can be answered. Messages that were whole before the fault are
+        returned first: then `error` is set and the next call raises it.
         """
+        if self.error is not None:
+            raise self.error
         buffer = self._buffer + data if self._buffer else data
         out: list[bytes] = []
         at = 0
-        while at < len(buffer):
-            if not self._need:
-                if buffer[at] in (13, 10):
-                    if buffer.startswith(self.PING, at):
-                        out.append(self.PING)
-                        at += 4
+        try:
+            while at < len(buffer):
+                if not self._need:
+                    if buffer[at] in _LINE_ENDS:
+                        skip = self._keep_alive(buffer, at, out)
+                        if not skip:
+                            break
+                        at += skip
                         continue
-                    if len(buffer) - at < 4 and self.PING.startswith(buffer[at:]) and len(buffer) - at != 2:
+                    self._need = self._measure(buffer, at)
+                    if not self._need:
                         break
-                    if buffer.startswith(self.PONG, at):
-                        out.append(self.PONG)
-                        at += 2
-                        continue
-                    raise SipError(400, "Stray bytes between messages")
-                end = buffer.find(b"\r\n\r\n", max(at, at + self._searched - 3))
-                if end < 0:
-                    self._searched = len(buffer) - at
-                    if self._searched > _MAX_HEAD_BYTES:
-                        raise SipError(513, "Message head too large")
+                end = at + self._need
+                if len(buffer) < end:
                     break
-                self._searched = 0
-                self._need = end + 4 - at + content_length(buffer[at:end])
-                if self._need > self.max_bytes:
-                    raise SipError(513, "Message Too Large")
-            if len(buffer) - at < self._need:
-                break
-            out.append(buffer[at : at + self._need])
-            at += self._need
-            self._need = 0
+                out.append(buffer[at:end] if at or end < len(buffer) else buffer)
+                at = end
+                self._need = 0
+        except MalformedMessage as error:
+            self.error = error
+            if not out:
+                raise
         self._buffer = buffer[at:]
         return out
 
+    def _keep_alive(self, buffer: bytes, at: int, out: list[bytes]) -> int:
+        """Take the CRLFs at `at`: how many bytes to skip, 0 to wait for more. Raises MalformedMessage."""
+        if buffer.startswith(self.PING, at) and not self._half_ping:
+            out.append(self.PING)
+            return 4
+        if buffer.startswith(self.PONG, at):
+            out.append(self.PING if self._half_ping else self.PONG)
+            self._half_ping = not self._half_ping
+            return 2
+        if len(buffer) - at == 1 and buffer[at] == 13:
+            return 0
+        raise MalformedMessage(400, "Stray bytes between messages")
+
+    def _measure(self, buffer: bytes, at: int) -> int:
+        """The length of the message that starts at `at`, 0 when its head is not whole yet. Raises MalformedMessage."""
+        self._half_ping = False
+        limit = at + MAX_HEAD_BYTES + 4
+        end = buffer.find(b"\r\n\r\n", max(at, at + self._searched - 3), limit)
+        if end < 0:
+            self._searched = len(buffer) - at
+            if len(buffer) >= limit:
+                raise MalformedMessage(513, "Message head too large")
+            return 0
+        self._searched = 0
+        head = buffer[at : end + 4]
+        try:
+            need = len(head) + content_length(head)
+            if need > self.max_bytes:
+                raise SipError(513, "Message Too Large")
+        except SipError as error:
+            raise _unframed(head, error) from None
+        return need
+
+
+def _unframed(head: bytes, error: SipError) -> MalformedMessage:
+    """The error with what can be read of the request whose end can't be found."""
+    try:
+        message = parse_message(head)
+    except MalformedMessage as other:
+        return MalformedMessage(error.status, error.reason, other.partial)
+    return _malformed(message, error.status, error.reason)
+
 
 def content_length(head: bytes) -> int:
-    """The Content-Length of a head (without its blank line); 0 when it has none (RFC 3261 section 18.3 demands one
-    over streams, but a message without a body is clear enough).
+    """The Content-Length of a head (all of it with CRLF line ends); 0 when it has none (RFC 3261 section 18.3 demands
+    one over streams, but a message without a body is clear enough).
 
     Raises SipError 400 when it is no number, or when several disagree.
     """
-    lowered = head.lower()
     found: int | None = None
-    for name in (b"\ncontent-length", b"\nl"):
-        at = lowered.find(name)
-        while at >= 0:
-            end = lowered.find(b"\r\n", at)
-            line = lowered[at + len(name) : end if end >= 0 else len(lowered)]
-            before, colon, value = line.partition(b":")
-            if colon and not before.strip():
-                value = value.strip()
-                if not value.isdigit() or len(value) > 9:
-                    raise SipError(400, "Malformed Content-Length")
-                if found is not None and found != int(value):
-                    raise SipError(400, "Conflicting Content-Length headers")
-                found = int(value)
-            at = lowered.find(name, at + 1)
+    for value in _CONTENT_LENGTH.findall(head):
+        text = value.strip()
+        if not text.isdigit() or len(text) > _MAX_LENGTH_DIGITS:
+            raise SipError(400, "Malformed Content-Length")
+        if found is not None and found != int(text):
+            raise SipError(400, "Conflicting Content-Length headers")
+        found = int(text)
     return found or 0

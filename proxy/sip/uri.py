@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.sip.errors import SipError
 
-__all__ = ["Params", "Uri", "parse_params", "parse_uri", "split_host_port"]
+__all__ = [
+    "Params",
+    "Uri",
+    "parse_params",
+    "parse_uri",
+    "render_params",
+    "split_host_port",
+    "unescape",
+]
 
 Params = tuple[tuple[str, str | None], ...]
 
-_NOT_IN_URI = frozenset(' <>"\t\r\n\x00')
+_HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
+_IN_IPV6: Final = frozenset("0123456789abcdefABCDEF:.")
+_IN_SCHEME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 
 
 def parse_params(text: str) -> Params:
     """Split `name=value;name;…` (without the first semicolon) into pairs, in order and with duplicates.
 
-    Quoted values keep their quotes. A parameter without `=` has the value None. Raises SipError 400 for an empty
-    name or an unterminated quote.
+    Quoted values keep their quotes. A parameter without `=` has the value None. One semicolon too many at the very end
+    is forgiven, since devices send it. Raises SipError 400 for any other empty name, or an unterminated quote.
     """
     if not text:
         return ()
+    if ";" not in text and '"' not in text:
+        # One parameter: a tag, a branch, a transport. Most lists are no longer.
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if name:
+            return ((name, value.strip() if equals else None),)
     parts = text.split(";") if '"' not in text else _split_quoted(text)
     params: list[tuple[str, str | None]] = []
     for part in parts:
         name, equals, value = part.partition("=")
         name = name.strip()
-        if not name:
+        if name:
+            params.append((name, value.strip() if equals else None))
+        elif equals or len(params) != len(parts) - 1:
             raise SipError(400, "Empty parameter name")
-        params.append((name, value.strip() if equals else None))
     return tuple(params)
 
 
 def _split_quoted(text: str) -> list[str]:
-    """Split at semicolons outside quoted strings."""
+    """Split at semicolons outside quoted strings. Raises SipError 400 for an unterminated quote."""
     parts: list[str] = []
     start = at = 0
     quoted = False
@@ -62,37 +81,63 @@ def render_params(params: Params) -> str:
 def split_host_port(text: str) -> tuple[str, int | None]:
     """Split `host[:port]`; an IPv6 literal keeps its brackets.
 
-    Raises SipError 400 for an empty host, a host with characters that no host has, or a port outside 0-65535.
+    Raises SipError 400 for an empty host, a host with characters that no host has, or a port outside 0-65535. The
+    three colons before an IPv4 part that the grammar of RFC 3261 allows are taken (RFC 5118 section 4.10).
     """
     if text.startswith("["):
         end = text.find("]")
-        if end < 0:
-            raise SipError(400, "Unterminated IPv6 reference")
         host, rest = text[: end + 1], text[end + 1 :].strip()
-        if rest and not rest.startswith(":"):
-            raise SipError(400, "Malformed host")
-        port_text = rest[1:] if rest else None
-        if not host[1:-1].replace(":", "").replace(".", "").isalnum():
+        if end < 0 or (rest and not rest.startswith(":")):
+            raise SipError(400, "Malformed IPv6 reference")
+        colon, port = rest[:1], rest[1:]
+        address = host[1:-1]
+        if address.count(":") < 2 or not _IN_IPV6.issuperset(address):
             raise SipError(400, "Malformed IPv6 reference")
     else:
-        host, colon, rest = text.partition(":")
-        port_text = rest if colon else None
+        host, colon, port = text.partition(":")
         host = host.strip()
-        if not host or not host.isascii() or not host.replace(".", "").replace("-", "").replace("_", "").isalnum():
+        if not host.isascii() or not (host.replace(".", "").isalnum() or _is_host(host)):
             raise SipError(400, "Malformed host")
-    if port_text is None:
+    if not colon:
         return host, None
-    port_text = port_text.strip()
-    if not port_text.isdigit() or not port_text.isascii() or len(port_text) > 5 or int(port_text) > 65535:
-        raise SipError(400, "Malformed port")
-    return host, int(port_text)
+    port = port.strip()
+    if len(port) < 6 and port.isdigit() and port.isascii():
+        number = int(port)
+        if number <= 65535:
+            return host, number
+    raise SipError(400, "Malformed port")
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text is a host name; underscores are taken, since some operators have them in names."""
+    return text.replace(".", "").replace("-", "").replace("_", "").isalnum()
+
+
+def unescape(text: str) -> str:
+    """Replace each `%HH` by its byte, once (RFC 3261 section 19.1.2): `%2B1555` gives `+1555`.
+
+    A `%` without two hexadecimal digits stays as it is. The result may hold any character, a NUL or a line break too:
+    it is for comparing and for showing, never for building a header field.
+    """
+    if "%" not in text:
+        return text
+    first, *parts = text.encode("utf-8", "surrogateescape").split(b"%")
+    out = [first]
+    for part in parts:
+        digits = part[:2].decode("latin-1")
+        if len(digits) == 2 and _HEX_DIGITS.issuperset(digits):
+            out.append(bytes((int(digits, 16),)) + part[2:])
+        else:
+            out.append(b"%" + part)
+    return b"".join(out).decode("utf-8", "surrogateescape")
 
 
 class Uri:
     """One URI, immutable by convention: build changed ones with `replace`.
 
-    For `sip` and `sips`: `user`, `password`, `host` (IPv6 with brackets), `port`, `params`, `headers` (the text after `?`).
-    For `tel`: `user` is the number, `host` is empty. For any other scheme all of the rest is in `opaque`.
+    For `sip` and `sips`: `user`, `password`, `host` (IPv6 with brackets), `port`, `params`, `headers` (what follows
+    `?`). For `tel`: `user` is the number, `host` is empty. For any other scheme all of the rest is in `opaque`. Every
+    part is as written, escapes included (`unescape` decodes them); the scheme is in lower case.
     """
 
     __slots__ = ("headers", "host", "opaque", "params", "password", "port", "scheme", "text", "user")
@@ -144,10 +189,12 @@ class Uri:
         return f"Uri({self.text!r})"
 
     def param(self, name: str) -> str | None:
-        """The first value of a URI parameter ("" when it stands without a value), or None when it is absent."""
-        name = name.lower()
+        """The first value of a URI parameter ("" when it stands without a value), or None when it is absent.
+
+        `name` is in lower case.
+        """
         for key, value in self.params:
-            if key.lower() == name:
+            if key == name or key.lower() == name:
                 return value if value is not None else ""
         return None
 
@@ -190,28 +237,40 @@ def parse_uri(text: str) -> Uri:
     Raises SipError 400 where a SIP URI can't be understood. An unknown scheme is not an error here.
     """
     scheme, colon, rest = text.partition(":")
-    if not colon or not scheme or not _NOT_IN_URI.isdisjoint(text):
+    if not colon or " " in text or "<" in text or ">" in text or '"' in text:
         raise SipError(400, "Malformed URI")
-    lowered = scheme.lower()
-    if lowered == "tel":
-        number, semicolon, tail = rest.partition(";")
-        if not number:
-            raise SipError(400, "Malformed tel URI")
-        return Uri(lowered, number, "", None, parse_params(tail) if semicolon else (), text=text)
-    if lowered not in ("sip", "sips"):
-        return Uri(lowered, None, "", opaque=rest, text=text)
+    if not text.isprintable() and _has_control(text):
+        raise SipError(400, "Malformed URI")
+    if scheme != "sip":
+        scheme = scheme.lower()
+        if scheme == "tel":
+            number, _, tail = rest.partition(";")
+            if not number:
+                raise SipError(400, "Malformed tel URI")
+            return Uri(scheme, number, "", None, parse_params(tail), text=text)
+        if scheme not in ("sip", "sips"):
+            if not scheme or not _IN_SCHEME.issuperset(scheme) or not scheme[0].isalpha():
+                raise SipError(400, "Malformed URI")
+            return Uri(scheme, None, "", opaque=rest, text=text)
     user: str | None = None
     password: str | None = None
-    at = rest.find("@")
-    if at >= 0:
-        user, colon, secret = rest[:at].partition(":")
-        password = secret if colon else None
+    # A user part may hold ";", "?" and "/", and only there may an "@" follow; so it is cut off first.
+    userinfo, at, after = rest.partition("@")
+    if at:
+        user, colon, secret = userinfo.partition(":")
         if not user:
             raise SipError(400, "Empty user in URI")
-        rest = rest[at + 1 :]
+        if colon:
+            password = secret
+        rest = after
     headers: str | None = None
     if "?" in rest:
         rest, _, headers = rest.partition("?")
-    hostport, semicolon, tail = rest.partition(";")
+    hostport, _, tail = rest.partition(";")
     host, port = split_host_port(hostport)
-    return Uri(lowered, user, host, port, parse_params(tail) if semicolon else (), password, headers, text=text)
+    return Uri(scheme, user, host, port, parse_params(tail) if tail else (), password, headers, None, text)
+
+
+def _has_control(text: str) -> bool:
+    """Whether a text has a control character. (One with raw non-ASCII bytes has not, but is not printable either.)"""
+    return any(ch < " " or ch == "\x7f" for ch in text)
