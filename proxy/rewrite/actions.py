@@ -7,20 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.rewrite.engine import Context, RuleReject
+from proxy.rewrite.names import IDENTITY, OUT_OF_REACH, AnyHeaderName, HeaderName, Names
 from proxy.rewrite.nodes import Node, Report, nearest
+from proxy.rewrite.patterns import Pattern, PatternKind
 from proxy.rewrite.schema import Field, Flag, Keys, Kind, Many, Text, Values, Whole, Word, WordOr
-from proxy.rewrite.values import (
-    IDENTITY,
-    AnyHeaderName,
-    HeaderName,
-    Names,
-    Pattern,
-    PatternKind,
-    Render,
-    Template,
-    TemplateKind,
-    uri_host,
-)
+from proxy.rewrite.templates import Render, Template, TemplateKind, uri_host
 from proxy.sdp.address import is_private_address
 from proxy.sip.errors import SipError
 from proxy.sip.headers import parse_name_addr
@@ -311,7 +302,7 @@ def _hide_private_addresses(values: Values, node: Node, report: Report) -> Actio
     def run(draft: Draft, context: Context) -> None:
         for at, item in enumerate(draft.headers):
             value = item.value
-            if value.count(".") < 3 and value.count(":") < 2:
+            if item.key in OUT_OF_REACH or not _may_hold_private_address(value):
                 continue
             if not meant(item.key) or spared(item.key):
                 continue
@@ -325,6 +316,15 @@ def _hide_private_addresses(values: Values, node: Node, report: Report) -> Actio
     return Action(run, names.needs)
 
 
+def _may_hold_private_address(value: str) -> bool:
+    """Whether it is worth while to look for private addresses in a value: for most it is not, and this costs little."""
+    if value.count(".") > 2 and (
+        "0." in value or "192.168." in value or "172." in value or "127." in value or "169.254." in value
+    ):
+        return True
+    return value.count(":") > 1 and ("::" in value or value.count(":") > 6)
+
+
 def _hide(value: str, host: str) -> str:
     """A header value with `host` in place of every private IP address."""
 
@@ -332,9 +332,7 @@ def _hide(value: str, host: str) -> str:
         text = found.group()
         return host if is_private_address(text) else text
 
-    if value.count(":") > 1:
-        value = _IPV6.sub(instead, value)
-    return _IPV4.sub(instead, value) if value.count(".") > 2 else value
+    return _IPV4.sub(instead, _IPV6.sub(instead, value) if value.count(":") > 1 else value)
 
 
 # Status and call
@@ -392,7 +390,7 @@ HEADER_ACTIONS: Final[dict[str, ActionSpec]] = {
             {
                 "header": Field(Many(HeaderName(globs=True, parts=True)), True),
                 "pattern": Field(PatternKind(), True),
-                "with": Field(ReplacementKind(), True),
+                "with": Field(ReplacementKind(allow_empty=True), True),
                 "all": Field(Flag()),
             }
         ),

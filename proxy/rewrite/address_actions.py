@@ -6,18 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.rewrite.actions import Action, ActionSpec, with_value
+from proxy.rewrite.names import ADDRESS_HEADERS, REQUEST_URI, HeaderName, Names
 from proxy.rewrite.nodes import Node, Report
 from proxy.rewrite.schema import Field, Keys, Many, Values, Whole, Word, WordOr
-from proxy.rewrite.values import (
-    ADDRESS_HEADERS,
-    REQUEST_URI,
-    HeaderName,
-    Names,
-    Render,
-    Template,
-    TemplateKind,
-    uri_host,
-)
+from proxy.rewrite.templates import Render, Template, TemplateKind, uri_host
 from proxy.sip.errors import SipError
 from proxy.sip.headers import NameAddr, parse_name_addr, split_values
 from proxy.sip.message import Header, is_token

@@ -86,9 +86,7 @@ class RuleKind:
         id_node = node.value("id") if node.kind == "mapping" else None
         if id_node is not None:
             if id_node.text in self.seen:
-                report.add(
-                    id_node, f"is the id of the rule on line {self.seen[id_node.text]} already", "an id of its own"
-                )
+                report.add(id_node, f"is the id of the rule on line {self.seen[id_node.text]}", "an id of its own")
             self.seen.setdefault(id_node.text, id_node.line)
         values = _RULE.read(node, report)
         if values is None:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.rewrite.names import METHODS, AnyHeaderName, Names, glob_test
 from proxy.rewrite.nodes import Node, Report
-from proxy.rewrite.schema import Field, Flag, Keys, Listing, Many, Values, Word
-from proxy.rewrite.values import (
-    METHODS,
-    AnyHeaderName,
-    Names,
-    NumberTest,
-    Pattern,
-    PatternKind,
-    Render,
-    StatusTest,
-    Template,
-    TemplateKind,
-    glob_test,
-)
+from proxy.rewrite.patterns import Pattern, PatternKind
+from proxy.rewrite.schema import Field, Flag, Keys, Listing, Many, NumberTest, StatusTest, Values, Word
+from proxy.rewrite.templates import Render, Template, TemplateKind
 from proxy.sdp.address import is_private_address
 from proxy.sdp.session import Session
 
@@ -152,7 +142,7 @@ class HeaderKind:
             "name": Field(AnyHeaderName(), required=True),
             "present": Field(Flag()),
             "absent": Field(Flag()),
-            "equals": Field(Many(TemplateKind())),
+            "equals": Field(Many(TemplateKind(allow_empty=True))),
             "contains": Field(Many(TemplateKind())),
             "matches": Field(Many(PatternKind())),
         },

@@ -10,7 +10,21 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy.rewrite.nodes import Node, Report, nearest
 
-__all__ = ["Field", "Flag", "Keys", "Kind", "Listing", "Many", "Text", "Values", "Whole", "Word", "WordOr", "keys_once"]
+__all__ = [
+    "Field",
+    "Flag",
+    "Keys",
+    "Kind",
+    "Listing",
+    "Many",
+    "NumberTest",
+    "StatusTest",
+    "Text",
+    "Values",
+    "Whole",
+    "Word",
+    "WordOr",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -77,9 +91,10 @@ class Text:
 
     allowed: str = "text on one line"
 
-    def __init__(self, limit: int = _TEXT_LIMIT, allow_breaks: bool = False) -> None:
+    def __init__(self, limit: int = _TEXT_LIMIT, allow_breaks: bool = False, allow_empty: bool = False) -> None:
         self.limit = limit
         self.allow_breaks = allow_breaks
+        self.allow_empty = allow_empty
 
     def read(self, node: Node, report: Report) -> str | None:
         """Read text. Line breaks and NUL are refused, so that none can be injected into a message."""
@@ -92,7 +107,7 @@ class Text:
         if not self.allow_breaks and not _BREAKS.isdisjoint(node.text):
             report.add(node, "has a line break or NUL in it", self.allowed)
             return None
-        if not node.text.strip():
+        if not self.allow_empty and not node.text.strip():
             report.add(node, "is empty", self.allowed)
             return None
         return node.text
@@ -170,6 +185,53 @@ class Many(Generic[T]):
             return self.listing.read(node, report)
         value = self.item.read(node, report)
         return None if value is None else [value]
+
+
+class NumberTest:
+    """A condition on a number: `2`, `"2-4"`, `">=2"`, `"<3"`."""
+
+    allowed: str = '2, "2-4", ">=2", ">2", "<=2" or "<2"'
+
+    def read(self, node: Node, report: Report) -> tuple[int, int] | None:
+        """Read the range, first and last number included."""
+        found = self.range_of(node.text.replace(" ", "")) if node.is_scalar else None
+        if found is None or found[0] > found[1]:
+            report.add(node, "is not a number or a range of numbers", self.allowed)
+            return None
+        return found
+
+    def range_of(self, text: str) -> tuple[int, int] | None:
+        """The range that a text means, or None."""
+        top = 10**9
+        for sign, low, high in ((">=", 0, top), ("<=", 0, 0), (">", 1, top), ("<", 0, -1)):
+            if text.startswith(sign):
+                number = _number(text[len(sign) :])
+                if number is None:
+                    return None
+                return (number + low, top) if high == top else (0, number + high)
+        first, dash, last = text.partition("-")
+        low_end, high_end = _number(first), _number(last if dash else first)
+        return None if low_end is None or high_end is None else (low_end, high_end)
+
+
+class StatusTest(NumberTest):
+    """A condition on a status code: `200`, `4xx`, `"200-299"`, `">=400"`."""
+
+    allowed: str = '200, 4xx, "200-299" or ">=400", from 100 to 699'
+
+    def range_of(self, text: str) -> tuple[int, int] | None:
+        """The range that a text means, or None."""
+        if len(text) == 3 and text[1:].lower() == "xx" and text[0] in "123456":
+            hundreds = int(text[0]) * 100
+            return hundreds, hundreds + 99
+        found = super().range_of(text)
+        if found is None or found[0] > 699 or found[1] < 100:
+            return None
+        return found if text[0] in "<>" or (found[0] >= 100 and found[1] <= 699) else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
 class Field:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.rewrite.actions import Action, ActionSpec
 from proxy.rewrite.engine import Context, RuleReject
 from proxy.rewrite.match import DIRECTIONS, CodecName, SdpToken
+from proxy.rewrite.names import glob_test
 from proxy.rewrite.nodes import Node, Report
 from proxy.rewrite.schema import Field, Flag, Keys, Many, Values, Whole, Word, WordOr
-from proxy.rewrite.values import Template, TemplateKind
+from proxy.rewrite.templates import Template, TemplateKind
 from proxy.sdp.editor import MAX_PTIME_MS, WEBRTC_ATTRIBUTES, Editor
 from proxy.sdp.errors import SdpError
 
@@ -56,19 +57,22 @@ def _ptime(values: Values | bool) -> Operation:
 
 
 def _drop_attributes(names: list[str]) -> Operation:
-    chosen = _with_webrtc(names)
-    return lambda editor, draft, context: editor.drop_attributes(chosen)
+    chosen: list[str] = []
+    for name in names:
+        chosen.extend(WEBRTC_ATTRIBUTES if name == _WEBRTC else (name,))
+    exact = frozenset([name for name in chosen if "*" not in name])
+    globs = [glob_test(name) for name in chosen if "*" in name]
+
+    def operation(editor: Editor, draft: Draft, context: Context) -> None:
+        present = {line[2:].partition(":")[0].strip() for line in editor.session.lines if line.startswith("a=")}
+        if not exact.isdisjoint(present) or any(glob(name) for glob in globs for name in present):
+            editor.drop_attributes(chosen)
+
+    return operation
 
 
 def _keep_attributes(names: list[str]) -> Operation:
     return lambda editor, draft, context: editor.keep_attributes(names)
-
-
-def _with_webrtc(names: list[str]) -> tuple[str, ...]:
-    chosen: list[str] = []
-    for name in names:
-        chosen.extend(WEBRTC_ATTRIBUTES if name == _WEBRTC else (name,))
-    return tuple(chosen)
 
 
 def _keep_media(kinds: list[str]) -> Operation:
@@ -183,7 +187,10 @@ SDP_OPERATIONS: Final[dict[str, tuple[Field, Callable[[Any], Operation]]]] = {
 """The operations of `sdp`, by key: what each takes and how it is compiled."""
 
 
-def _compile(values: Values, node: Node, report: Report) -> Action:
+def _compile(values: Values, node: Node, report: Report) -> Action | None:
+    if not values:
+        report.add(node, "changes nothing", ", ".join(SDP_OPERATIONS))
+        return None
     operations = tuple([SDP_OPERATIONS[name][1](value) for name, value in values.items()])
 
     def run(draft: Draft, context: Context) -> None:

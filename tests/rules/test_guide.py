@@ -1,0 +1,117 @@
+"""The guide, docs/rules.md: every example does what it says, and there is one for everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.rewrite.compiler import ACTIONS
+from proxy.rewrite.engine import RuleReject
+from proxy.rewrite.match import HEADER_TESTS, SDP_FACTS, WHEN_KEYS
+from proxy.rewrite.nodes import Node, Report
+from proxy.rewrite.sdp_actions import SDP_OPERATIONS
+from proxy.rewrite.templates import VARIABLES
+from proxy.rulefiles import RuleFileError, load_text, parse_tree
+from tests.rewrite.snippets import apply, context, message, rules, shown
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "rules.md"
+TEXT = GUIDE.read_text()
+_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Example:
+    """A rule, a message before and after, and what else is known."""
+
+    def __init__(self, heading: str, rule: str, facts: dict[str, str], before: str, after: str) -> None:
+        self.heading = heading
+        self.rule = rule
+        self.facts = facts
+        self.before = before
+        self.after = after
+
+
+def blocks() -> Iterator[tuple[str, str, str, str]]:
+    """(heading, language, info, text) of each fenced block."""
+    for found in _BLOCK.finditer(TEXT):
+        heading = re.findall(r"^#+ (.*)$", TEXT[: found.start()], re.MULTILINE)[-1]
+        yield heading, found.group(1), found.group(2).strip(), found.group(3)
+
+
+def examples() -> Iterator[Example]:
+    rule = before = ""
+    facts: dict[str, str] = {}
+    for heading, language, info, text in blocks():
+        if language == "yaml":
+            rule = text
+        elif info.startswith("before"):
+            before = text
+            facts = dict(pair.split("=", 1) for pair in info.split()[1:])
+        elif info == "after":
+            yield Example(heading, rule, facts, before, text)
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{at}-{one.heading}" for at, one in enumerate(EXAMPLES)])
+def test_example(example: Example) -> None:
+    facts: dict[str, Any] = dict(example.facts)
+    if "attempt" in facts:
+        facts["attempt"] = int(example.facts["attempt"])
+    whole = message(example.before)
+    direction = "b-to-a" if whole.start_line.startswith("SIP/2.0") else "a-to-b"
+    rule_set = rules(example.rule)
+    if example.after.startswith("rejected: "):
+        with pytest.raises(RuleReject) as refused:
+            apply(rule_set, whole, context(direction, **facts))
+        assert f"rejected: {refused.value.status} {refused.value.reason}" == example.after.strip()
+        return
+    draft = apply(rule_set, whole, context(direction, **facts))
+    assert shown(draft, example.before) == example.after.strip("\n")
+
+
+def test_whole_file() -> None:
+    (text,) = [text for _, language, info, text in blocks() if (language, info) == ("yaml", "file")]
+    rule_set = load_text(text, "my-trunk.yaml")
+    assert (rule_set.name, [rule.id for rule in rule_set.rules]) == ("my-trunk", ["drop-subject"])
+
+
+def test_mistakes() -> None:
+    (mistaken,) = [text for _, language, info, text in blocks() if (language, info) == ("yaml", "mistakes")]
+    (told,) = [text for _, language, info, text in blocks() if (language, info) == ("text", "mistakes")]
+    with pytest.raises(RuleFileError) as error:
+        load_text(mistaken, "my-trunk.yaml")
+    assert str(error.value) == told.strip()
+
+
+def keys_of(node: Node) -> set[str]:
+    """All keys of a tree."""
+    found = {key.text for key, _ in node.pairs}
+    for inner in [*node.items, *[value for _, value in node.pairs]]:
+        found |= keys_of(inner)
+    return found
+
+
+def test_everything_has_an_example() -> None:
+    used: set[str] = set()
+    for example in EXAMPLES:
+        root = parse_tree(example.rule.encode(), Report("rules.md"))
+        assert root is not None
+        used |= keys_of(root)
+    known = {*WHEN_KEYS, *HEADER_TESTS, *SDP_FACTS, *ACTIONS, *SDP_OPERATIONS}
+    assert known - used == set()
+    assert {name for name in VARIABLES if f"{{{name}}}" not in TEXT} == set()
+
+
+def test_links_lead_somewhere() -> None:
+    anchors = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
+    for path in re.findall(r"\]\((\.\./[^)#]*)\)", TEXT):
+        assert (GUIDE.parent / path).exists(), path
