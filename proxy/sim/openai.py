@@ -181,6 +181,11 @@ class OpenAiSim:
         return self._records.all
 
     @property
+    def invites(self) -> int:
+        """How many INVITEs began a call."""
+        return len(self._records.all) + self._records.dropped
+
+    @property
     def calls_in_progress(self) -> int:
         """Calls that wait, ring or talk."""
         return len(self._calls)

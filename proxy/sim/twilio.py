@@ -142,6 +142,7 @@ class TwilioSim:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialogs: dict[tuple[str, str], TwilioCall] = {}
         self._in_progress = 0
+        self._to_place = config.calls
         self._placing_from = 0.0
         self._placed_last = 0.0
         self._next_tick: asyncio.Handle | None = None
@@ -176,12 +177,17 @@ class TwilioSim:
             self._on_progress(self.progress())
         return self.report
 
+    def stop_placing(self) -> None:
+        """Place no more calls; `run` ends when those in progress are over."""
+        self._to_place = self.report.calls
+        self._check_end()
+
     def progress(self) -> Progress:
         """How far the run is."""
         report = self.report
         elapsed_s = self.endpoint.now - self._placing_from if self._placing_from else 0.0
         counts = (report.answered, report.cancelled, report.failed)
-        return Progress(self.config.calls, report.calls, self._in_progress, *counts, round(elapsed_s, 3))
+        return Progress(self._to_place, report.calls, self._in_progress, *counts, round(elapsed_s, 3))
 
     # What calls need.
 
@@ -229,8 +235,7 @@ class TwilioSim:
         if self._waits:
             self._waits = False
             self._tick()
-        if not self._in_progress and self.report.calls == self.config.calls and self._all_over is not None:
-            self._all_over.set()
+        self._check_end()
 
     # What the transaction layer calls.
 
@@ -273,7 +278,7 @@ class TwilioSim:
         config = self.config
         report = self.report
         now = self.endpoint.now
-        while report.calls < config.calls:
+        while report.calls < self._to_place:
             due = self._placing_from + report.calls / config.rate
             if due > now:
                 self._next_tick = self.endpoint.loop.call_at(due, self._tick)
@@ -311,6 +316,10 @@ class TwilioSim:
         self._flows[slot] = flow
         for call in self._connecting.pop(slot):
             call.start(flow)
+
+    def _check_end(self) -> None:
+        if not self._in_progress and self.report.calls == self._to_place and self._all_over is not None:
+            self._all_over.set()
 
     async def _connect_all(self) -> None:
         assert self._hop is not None
