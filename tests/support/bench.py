@@ -1,25 +1,26 @@
 """A stack on a bench: no sockets, a clock that the test turns, messages written as text.
 
-The caller is at 192.0.2.10:5060, the target at 203.0.113.5:5060, the stack at 198.51.100.1:5060.
+The caller is at 192.0.2.10:5060, the target at 203.0.113.5:5060, the stack at 198.51.100.1:5060. The bench plays both
+neighbours as the test says, and keeps all that the stack sent and recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from proxy.audit.records import Event
 from proxy.b2bua.config import Network, RetryPolicy, StackConfig, Target
-from proxy.b2bua.effects import CloseFlow, Open, Record, Resolve, Send
+from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Message, Request, Response
 from proxy.sip.parser import parse_message
-from proxy.sip.uri import parse_uri
+from proxy.sip.uri import Uri, parse_uri
 from proxy.transaction.timers import TimerSettings
 
-__all__ = ["ANSWER", "CALLER", "NO_RULES", "OFFER", "TARGET", "Bench"]
+__all__ = ["ANSWER", "CALLER", "NO_RULES", "OFFER", "OURS", "TARGET", "Bench", "everywhere", "message_text", "network"]
 
 CALLER = ("192.0.2.10", 5060)
 TARGET = ("203.0.113.5", 5060)
@@ -36,9 +37,23 @@ ANSWER = (
 NO_RULES = RuleSet("none", "none", "0" * 12, ())
 
 
+def network(first: str, last: str | None = None) -> Network:
+    """A range of IPv4 addresses."""
+    ends = [int.from_bytes(bytes(int(part) for part in text.split(".")), "big") for text in (first, last or first)]
+    return Network(4, ends[0], ends[1], f"{first}-{last or first}")
+
+
 def everywhere() -> tuple[Network, ...]:
     """An allow-list that admits every IPv4 address."""
-    return (Network(4, 0, 2**32 - 1, "0.0.0.0/0"),)
+    return (network("0.0.0.0", "255.255.255.255"),)
+
+
+def message_text(start_line: str, headers: Iterable[str], body: str = "", content_type: str = "application/sdp") -> str:
+    """A message with Content-Length, and Content-Type where there is a body (and a type for it)."""
+    lines = [start_line, *headers]
+    if body and content_type:
+        lines.append(f"Content-Type: {content_type}")
+    return "\r\n".join([*lines, f"Content-Length: {len(body.encode())}", "", body])
 
 
 class Bench:
@@ -46,9 +61,11 @@ class Bench:
 
     Attributes:
         to_caller, to_target: what the stack has sent, oldest first.
+        wire: the same and all else that it sent, with time and flow.
         events: what it has recorded.
+        resolves, opened, closed: the URIs, hops and flows of those effects.
         unreachable: set it to have every hop fail.
-        transport: what leg B goes over.
+        hold_flows: set it to leave Open unanswered; `release` answers.
     """
 
     def __init__(
@@ -61,13 +78,15 @@ class Bench:
         transport: str = "udp",
         caller_transport: str = "udp",
         target: str = "sip:agent@203.0.113.5",
+        targets: Iterable[Target] = (),
+        random: Callable[[], float] = lambda: 0.5,
         **config: object,
     ) -> None:
         sets = {rule_set.name: rule_set for rule_set in rules}
         ids = count(1)
         self.stack = Stack(
             StackConfig(
-                targets={"main": Target("main", parse_uri(target))},
+                targets={one.name: one for one in [*targets] or [Target("main", parse_uri(target))]},
                 rules=sets,
                 default_rules=next(iter(sets)),
                 allow=everywhere() if allow is None else allow,
@@ -77,16 +96,20 @@ class Bench:
                 **config,  # type: ignore[arg-type]
             ),
             lambda: f"id{next(ids)}",
-            lambda: 0.5,
+            random,
         )
         self.now = 1000.0
         self.transport = transport
         self.unreachable = False
+        self.hold_flows = False
         self.to_caller: list[Message] = []
         self.to_target: list[Message] = []
+        self.wire: list[tuple[float, Flow, Message]] = []
         self.events: list[Event] = []
         self.closed: list[Flow] = []
         self.opened: list[Hop] = []
+        self.resolves: list[Uri] = []
+        self._held: list[Open] = []
         ours = f"{OURS[0]}:{OURS[1]}"
         self.caller_flow = Flow(caller_transport, OURS, CALLER, ours, listener=caller_transport)
         self.target_flow = Flow(transport, OURS, TARGET, ours, listener="udp" if transport == "udp" else "")
@@ -98,31 +121,58 @@ class Bench:
         """Do what the stack wants done."""
         while effects := self.stack.take_effects():
             for effect in effects:
-                if isinstance(effect, Send):
-                    message = parse_message(effect.data)
-                    assert effect.data == message.serialize()
-                    sent = self.to_caller if effect.flow.remote == CALLER else self.to_target
-                    sent.append(message)
-                elif isinstance(effect, Resolve):
-                    host = effect.uri.host.strip("[]")
-                    self.stack.resolved(effect.token, [Hop(self.transport, host, effect.uri.port or 5060)], self.now)
-                elif isinstance(effect, Open):
-                    self.opened.append(effect.hop)
-                    if self.unreachable:
-                        self.stack.flow_failed(effect.token, "connection refused", self.now)
-                    else:
-                        self.stack.flow_opened(effect.token, self._flow(effect.hop), self.now)
-                elif isinstance(effect, CloseFlow):
-                    self.closed.append(effect.flow)
-                elif isinstance(effect, Record):
-                    self.events.append(effect.event)
+                self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            assert not effect.flow.closed
+            message = parse_message(effect.data)
+            assert effect.data == message.serialize()
+            self.wire.append((self.now, effect.flow, message))
+            sent = {CALLER[0]: self.to_caller, TARGET[0]: self.to_target}.get(effect.flow.remote[0])
+            if sent is not None:
+                sent.append(message)
+        elif isinstance(effect, Resolve):
+            self.resolves.append(effect.uri)
+            host = effect.uri.host.strip("[]")
+            transport = effect.uri.param("transport") or self.transport
+            self.stack.resolved(effect.token, [Hop(transport, host, effect.uri.port or 5060)], self.now)
+        elif isinstance(effect, Open):
+            self.opened.append(effect.hop)
+            if self.hold_flows:
+                self._held.append(effect)
+            else:
+                self._open(effect)
+        elif isinstance(effect, CloseFlow):
+            self.closed.append(effect.flow)
+        elif isinstance(effect, Record):
+            self.events.append(effect.event)
+
+    def release(self) -> None:
+        """Answer the Open effects that were held."""
+        held, self._held = self._held, []
+        for effect in held:
+            self._open(effect)
+        self.perform()
+
+    def _open(self, effect: Open) -> None:
+        if self.unreachable:
+            self.stack.flow_failed(effect.token, "connection refused", self.now)
+        else:
+            self.stack.flow_opened(effect.token, self._flow(effect.hop), self.now)
 
     def _flow(self, hop: Hop) -> Flow:
-        if self.target_flow.closed:
-            self.target_flow = Flow(self.transport, OURS, TARGET, f"{OURS[0]}:{OURS[1]}")
-        if (hop.host, hop.port) == self.caller_flow.remote:
-            return self.caller_flow
-        return self.target_flow
+        """A flow to a hop; the bench keeps one for the caller and one for the target, as long as they live."""
+        address = (hop.host, hop.port)
+        for flow in (self.caller_flow, self.target_flow):
+            if address == flow.remote and not flow.closed:
+                return flow
+        flow = Flow(hop.transport, OURS, address, f"{OURS[0]}:{OURS[1]}", "udp" if hop.transport == "udp" else "")
+        if address == TARGET:
+            self.target_flow = flow
+        elif address == CALLER:
+            self.caller_flow = flow
+        return flow
 
     def advance(self, seconds: float) -> None:
         """Let time pass, firing every timer at its own moment."""
@@ -139,13 +189,20 @@ class Bench:
         self.stack.flow_closed(flow, self.now)
         self.perform()
 
+    def receive(self, message: Message | str | bytes, flow: Flow) -> None:
+        """Hand a message to the stack."""
+        if isinstance(message, Message):
+            message = message.serialize()
+        elif isinstance(message, str):
+            message = message.encode("utf-8", "surrogateescape")
+        self.stack.receive(message, flow, self.now)
+        self.perform()
+
     # The caller
 
-    def receive(self, message: Message | str, flow: Flow) -> None:
-        """Hand a message to the stack."""
-        data = message.replace("\n", "\r\n").encode() if isinstance(message, str) else message.serialize()
-        self.stack.receive(data, flow, self.now)
-        self.perform()
+    def branch(self) -> str:
+        """A branch that no message has had."""
+        return f"z9hG4bKx{next(self._branches)}"
 
     def invite(
         self,
@@ -155,47 +212,63 @@ class Bench:
         tag: str = "caller",
         branch: str = "",
         cseq: int = 1,
+        contact: str = "<sip:+15550100002@192.0.2.10:5060>",
+        flow: Flow | None = None,
     ) -> str:
-        """Place a call; returns the branch."""
-        branch = branch or f"z9hG4bKa{next(self._branches)}"
-        head = (
-            "INVITE sip:+15550100001@198.51.100.1 SIP/2.0\r\n"
-            f"Via: SIP/2.0/{self.caller_flow.transport.upper()} 192.0.2.10:5060;branch={branch}\r\n"
-            "Max-Forwards: 70\r\n"
-            f"From: <sip:+15550100002@192.0.2.10>;tag={tag}\r\n"
-            "To: <sip:+15550100001@198.51.100.1>\r\n"
-            f"Call-ID: {call_id}\r\nCSeq: {cseq} INVITE\r\nContact: <sip:+15550100002@192.0.2.10:5060>\r\n"
-            + "".join([f"{line}\r\n" for line in extra.split("\n") if line])
-            + ("Content-Type: application/sdp\r\n" if body else "")
-            + f"Content-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self.stack.receive(head.encode(), self.caller_flow, self.now)
-        self.perform()
+        """Place a call; returns the branch. `extra`: header lines."""
+        branch = branch or self.branch()
+        flow = flow or self.caller_flow
+        headers = [
+            f"Via: SIP/2.0/{flow.transport.upper()} {flow.remote[0]}:{flow.remote[1]};branch={branch}",
+            *([] if "max-forwards" in extra.lower() else ["Max-Forwards: 70"]),
+            f"From: <sip:+15550100002@192.0.2.10>;tag={tag}",
+            "To: <sip:+15550100001@198.51.100.1>",
+            f"Call-ID: {call_id}",
+            f"CSeq: {cseq} INVITE",
+            *([f"Contact: {contact}"] if contact else []),
+            *extra.splitlines(),
+        ]
+        self.receive(message_text("INVITE sip:+15550100001@198.51.100.1 SIP/2.0", headers, body), flow)
         return branch
 
     def caller_request(
-        self, method: str, *, branch: str = "", cseq: int | None = None, extra: str = "", body: str = ""
-    ) -> None:
-        """A request of the caller in the call: its To is what our last response said."""
-        to = self.to_caller[-1].get("to") if self.to_caller else "<sip:+15550100001@198.51.100.1>"
-        for message in reversed(self.to_caller):
-            if isinstance(message, Response) and ";tag=" in (message.get("to") or ""):
-                to = message.get("to")
-                break
-        if method == "CANCEL":
-            to = "<sip:+15550100001@198.51.100.1>"
+        self,
+        method: str,
+        *,
+        branch: str = "",
+        cseq: int | None = None,
+        extra: str = "",
+        body: str = "",
+        content_type: str = "application/sdp",
+        call_id: str = "call-1",
+        flow: Flow | None = None,
+    ) -> str:
+        """A request of the caller in its call: To has the tag of our latest response. CANCEL and ACK go with CSeq 1,
+        others with 2, unless told otherwise."""
+        to = "<sip:+15550100001@198.51.100.1>"
+        if method != "CANCEL":
+            for message in self.to_caller:
+                if isinstance(message, Response) and message.to.tag and message.call_id == call_id:
+                    to = message.get("to") or ""
         number = cseq if cseq is not None else (1 if method in ("ACK", "CANCEL") else 2)
-        text = (
-            f"{method} sip:trunkline@198.51.100.1:5060 SIP/2.0\r\n"
-            f"Via: SIP/2.0/{self.caller_flow.transport.upper()} 192.0.2.10:5060;branch={branch or f'z9hG4bKa{next(self._branches)}'}\r\n"
-            "Max-Forwards: 70\r\nFrom: <sip:+15550100002@192.0.2.10>;tag=caller\r\n"
-            f"To: {to}\r\nCall-ID: call-1\r\nCSeq: {number} {method}\r\n"
-            + "".join([f"{line}\r\n" for line in extra.split("\n") if line])
-            + ("Content-Type: application/sdp\r\n" if body else "")
-            + f"Content-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self.stack.receive(text.encode(), self.caller_flow, self.now)
-        self.perform()
+        branch = branch or self.branch()
+        flow = flow or self.caller_flow
+        headers = [
+            f"Via: SIP/2.0/{flow.transport.upper()} {CALLER[0]}:{CALLER[1]};branch={branch}",
+            "Max-Forwards: 70",
+            "From: <sip:+15550100002@192.0.2.10>;tag=caller",
+            f"To: {to}",
+            f"Call-ID: {call_id}",
+            f"CSeq: {number} {method}",
+            *extra.splitlines(),
+        ]
+        start = f"{method} sip:{'+15550100001@198.51.100.1' if method == 'CANCEL' else 'trunkline@198.51.100.1:5060'}"
+        self.receive(message_text(f"{start} SIP/2.0", headers, body, content_type), flow)
+        return branch
+
+    def caller_answers(self, request: Request, status: int, **rest: str) -> None:
+        """The caller's answer to a request of ours."""
+        self.respond(status, request=request, flow=self.caller_flow, tag="caller", **rest)
 
     # The target
 
@@ -208,52 +281,78 @@ class Bench:
         tag: str = "target",
         extra: str = "",
         body: str = "",
-        content_type: bool = True,
+        content_type: str = "application/sdp",
+        contact: str = "<sip:agent@203.0.113.5:5060>",
         flow: Flow | None = None,
     ) -> None:
         """Answer a request that the target (or, with `flow`, another peer) has received: by default the last INVITE."""
         request = request or self.invites[-1]
-        lines = [f"SIP/2.0 {status} {reason or 'Phrase'}"]
-        lines += [item.line for item in request.headers if item.key == "via"]
         to = request.get("to") or ""
-        lines += [
+        headers = [
+            *[item.line for item in request.headers if item.key == "via"],
             f"From: {request.get('from')}",
             f"To: {to}" + (f";tag={tag}" if status > 100 and ";tag=" not in to else ""),
             f"Call-ID: {request.call_id}",
             f"CSeq: {request.get('cseq')}",
         ]
-        if 100 < status < 300 and request.method == "INVITE":
-            lines.append("Contact: <sip:agent@203.0.113.5:5060>")
-        lines += [line for line in extra.split("\n") if line]
-        if body and content_type:
-            lines.append("Content-Type: application/sdp")
-        lines.append(f"Content-Length: {len(body)}")
-        self.stack.receive(("\r\n".join(lines) + "\r\n\r\n" + body).encode(), flow or self.target_flow, self.now)
-        self.perform()
+        if contact and 100 < status < 300 and request.method in ("INVITE", "UPDATE"):
+            headers.append(f"Contact: {contact}")
+        headers += extra.splitlines()
+        text = message_text(f"SIP/2.0 {status} {reason or 'Phrase'}", headers, body, content_type)
+        self.receive(text, flow or self.target_flow)
 
-    def target_request(self, method: str, *, cseq: int = 1, extra: str = "", body: str = "") -> None:
-        """A request of the target in the call that it answered with the tag `target`."""
-        invite = self.invites[-1]
-        text = (
-            f"{method} sip:trunkline@198.51.100.1:5060 SIP/2.0\r\n"
-            f"Via: SIP/2.0/{self.transport.upper()} 203.0.113.5:5060;branch=z9hG4bKb{next(self._branches)}\r\n"
-            f"Max-Forwards: 70\r\nFrom: {invite.get('to')};tag=target\r\nTo: {invite.get('from')}\r\n"
-            f"Call-ID: {invite.call_id}\r\nCSeq: {cseq} {method}\r\n"
-            + "".join([f"{line}\r\n" for line in extra.split("\n") if line])
-            + ("Content-Type: application/sdp\r\n" if body else "")
-            + f"Content-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self.stack.receive(text.encode(), self.target_flow, self.now)
-        self.perform()
+    def target_request(
+        self,
+        method: str,
+        *,
+        cseq: int = 1,
+        extra: str = "",
+        body: str = "",
+        content_type: str = "application/sdp",
+        branch: str = "",
+        tag: str = "target",
+        flow: Flow | None = None,
+    ) -> str:
+        """A request of the target in the call that it answered last."""
+        invite = next(one for one in reversed(self.invites) if one.to.tag is None)
+        branch = branch or self.branch()
+        headers = [
+            f"Via: SIP/2.0/{self.transport.upper()} 203.0.113.5:5060;branch={branch}",
+            "Max-Forwards: 70",
+            f"From: {invite.get('to')};tag={tag}",
+            f"To: {invite.get('from')}",
+            f"Call-ID: {invite.call_id}",
+            f"CSeq: {cseq} {method}",
+            *extra.splitlines(),
+        ]
+        start = f"{method} sip:trunkline@198.51.100.1:5060 SIP/2.0"
+        self.receive(message_text(start, headers, body, content_type), flow or self.target_flow)
+        return branch
+
+    # Both
+
+    def answered_call(self, **invite: str) -> None:
+        """A call that is up: INVITE, 200 and ACK on both legs."""
+        self.invite(**invite)  # type: ignore[arg-type]
+        self.respond(200, "OK", body=ANSWER)
+        self.caller_request("ACK")
 
     # What to look at
 
     @property
     def invites(self) -> list[Request]:
         """The INVITEs that the target got, retransmissions included."""
-        return [m for m in self.to_target if isinstance(m, Request) and m.method == "INVITE"]
+        return self.requests("INVITE")
 
-    def sent(self, messages: list[Message]) -> list[str]:
+    def requests(self, method: str) -> list[Request]:
+        """The requests with a method that the target got."""
+        return [m for m in self.to_target if isinstance(m, Request) and m.method == method]
+
+    def caller_requests(self, method: str) -> list[Request]:
+        """The requests with a method that the caller got."""
+        return [m for m in self.to_caller if isinstance(m, Request) and m.method == method]
+
+    def sent(self, messages: Iterable[Message]) -> list[str]:
         """Messages in short: methods, and status with method."""
         return [
             m.method if isinstance(m, Request) else f"{m.status} {m.cseq.method}"
@@ -271,6 +370,25 @@ class Bench:
         """What the target got, in short."""
         return self.sent(self.to_target)
 
+    @property
+    def last_response(self) -> Response:
+        """The latest response that the caller got."""
+        return next(m for m in reversed(self.to_caller) if isinstance(m, Response))
+
+    @property
+    def last_to_target(self) -> Response:
+        """The latest response that the target got."""
+        return next(m for m in reversed(self.to_target) if isinstance(m, Response))
+
+    def forget(self) -> None:
+        """Look from here on only."""
+        self.to_caller.clear()
+        del self.to_target[:]
+
     def kinds(self) -> list[str]:
         """The kinds of events but messages."""
         return [event.kind for event in self.events if event.kind != "message"]
+
+    def ends(self) -> list[dict[str, object]]:
+        """The fields of all call-end events."""
+        return [event.fields for event in self.events if event.kind == "call-end"]
