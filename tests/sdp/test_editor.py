@@ -451,6 +451,7 @@ def test_drop_webrtc_attributes() -> None:
         ("*ptime", "ptime maxptime"),
         ("ma*", "maxptime"),
         ("m*p*e", "maxptime"),
+        ("*x-a*", "x-a-b-c"),
         ("*", "rtpmap maxptime ptime sendrecv x-a-b-c"),
         ("x-*-*-c", "x-a-b-c"),
         ("x-*b-*-b-c", ""),
