@@ -26,6 +26,7 @@ __all__ = ["Transports"]
 
 _BACKLOG: Final = 1024
 _STOP_S: Final = 1.0
+_ACCEPT_PAUSE_S: Final = 0.1
 _LOG_INTERVAL_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -75,8 +76,10 @@ class Transports:
         self._server_tls: ssl.SSLContext | None = None
         self._client_tls: ssl.SSLContext | None = None
         self._inbound: set[StreamConnection] = set()
+        self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._udp_waiting: dict[int, list[tuple[Hop, Opened]]] = {}
         self._advertised: dict[str, str] = {}
         self._noted = Throttle(_LOG_INTERVAL_S)
         self._pool = ConnectionPool(
@@ -116,8 +119,11 @@ class Transports:
         if kind == socket.SOCK_DGRAM:
             await self._serve_udp(sock, str(bound), advertised)
         else:
-            accept = functools.partial(_Acceptor, self, bound, advertised, context)
-            self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
+            if context is not None:
+                self._accepting.append(loop.create_task(self._accept_tls(sock, bound, advertised, context)))
+            else:
+                accept = functools.partial(_Acceptor, self, bound, advertised)
+                self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
         _log.info("listening", listener=str(bound), advertised=advertised)
         return bound
 
@@ -150,9 +156,13 @@ class Transports:
             if _reaches(sock, address):
                 self._udp_flow(sock, hop, done)
                 return
-        task = asyncio.get_running_loop().create_task(self._open_udp(hop, address, done))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        # Without a fitting listener: one socket for all of its family on any free port. Who asks meanwhile, waits.
+        waiting = self._udp_waiting.setdefault(address.version, [])
+        waiting.append((hop, done))
+        if len(waiting) == 1:
+            task = asyncio.get_running_loop().create_task(self._open_udp(address.version))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     def _udp_flow(self, sock: UdpSocket, hop: Hop, done: Opened) -> None:
         try:
@@ -162,22 +172,23 @@ class Transports:
             return
         done(flow, "")
 
-    async def _open_udp(self, hop: Hop, address: ipaddress.IPv4Address | ipaddress.IPv6Address, done: Opened) -> None:
-        """Without a fitting listener: a socket on any free port."""
-        for made in self._udp:  # by another call meanwhile
-            if _reaches(made, address):
-                self._udp_flow(made, hop, done)
-                return
-        family, any_address = (socket.AF_INET6, "::") if address.version == 6 else (socket.AF_INET, "0.0.0.0")
+    async def _open_udp(self, version: int) -> None:
+        family, any_address = (socket.AF_INET6, "::") if version == 6 else (socket.AF_INET, "0.0.0.0")
+        opened: UdpSocket | None = None
+        reason = "shutting down"
         try:
             sock = udp_socket(family, (any_address, 0))
             local_port = int(sock.getsockname()[1])
             sent_from = Listener("udp", any_address, local_port).advertised(local_port, self._public_address)
             opened = await self._serve_udp(sock, "", sent_from)
         except OSError as error:
-            done(None, reason_of(error))
-            return
-        self._udp_flow(opened, hop, done)
+            reason = reason_of(error)
+        finally:
+            for hop, done in self._udp_waiting.pop(version):
+                if opened is None:
+                    done(None, reason)
+                else:
+                    self._udp_flow(opened, hop, done)
 
     def _advertised_for(self, transport: str, local_port: int) -> str:
         """What connections that we open tell their peer: the first listener of the transport, else their own port."""
@@ -214,7 +225,7 @@ class Transports:
         """Close everything; connections get a moment for what is still to be written."""
         for server in self._servers:
             server.close()
-        for task in (*self._handshakes, *self._opening):
+        for task in (*self._accepting, *self._handshakes, *self._opening):
             task.cancel()
         self._pool.shut()
         await self._pool.wait_shut()
@@ -228,54 +239,73 @@ class Transports:
         for sock in self._udp:
             sock.shut()
         await asyncio.gather(
-            *[sock.closed for sock in self._udp], *self._handshakes, *self._opening, return_exceptions=True
+            *[sock.closed for sock in self._udp],
+            *self._accepting,
+            *self._handshakes,
+            *self._opening,
+            return_exceptions=True,
         )
         for server in self._servers:
             await server.wait_closed()
-        self._udp, self._servers, self.listeners = [], [], ()
+        self._udp, self._servers, self._accepting, self.listeners = [], [], [], ()
 
-    def accepted(self, listener: Listener, advertised: str, raw: asyncio.Transport, tls: ssl.SSLContext | None) -> None:
-        """A connection came in: start it, or its TLS handshake."""
-        if len(self._inbound) + len(self._handshakes) >= self._stream.max_connections:
-            self._note("connection-refused", listener, raw, f"{self._stream.max_connections} connections are open")
+    def accepted(self, listener: Listener, advertised: str, raw: asyncio.Transport) -> None:
+        """A connection without TLS came in."""
+        if self._full():
+            self._refuse(listener, raw.get_extra_info("peername"))
             raw.abort()
             return
         connection = StreamConnection(self._hooks, self._stream, on_lost=self._inbound.discard)
-        if tls is None:
-            connection.connection_made(raw)
-            raw.set_protocol(connection)
-            self._begin(listener, advertised, connection)
-            return
-        raw.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._handshake(listener, advertised, raw, tls, connection))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        connection.connection_made(raw)
+        raw.set_protocol(connection)
+        self._begin(listener, advertised, connection)
+
+    async def _accept_tls(self, sock: socket.socket, listener: Listener, advertised: str, tls: ssl.SSLContext) -> None:
+        """Accept by hand, so that a handshake that fails is logged with its peer and its reason.
+
+        (Not by `start_tls` on what `create_server` accepted: uvloop reads from such a connection right after
+        `connection_made`, and a ClientHello that is there already would be lost.)
+        """
+        loop = asyncio.get_running_loop()
+        with sock:
+            while True:
+                try:
+                    accepted, peer = await loop.sock_accept(sock)
+                except OSError as error:  # out of file descriptors, or the peer is gone already
+                    self._note("accept-failed", listener, reason_of(error), None)
+                    await asyncio.sleep(_ACCEPT_PAUSE_S)
+                    continue
+                if self._full():
+                    self._refuse(listener, peer)
+                    accepted.close()
+                    continue
+                task = loop.create_task(self._handshake(listener, advertised, accepted, peer, tls))
+                self._handshakes.add(task)
+                task.add_done_callback(self._handshakes.discard)
 
     async def _handshake(
-        self,
-        listener: Listener,
-        advertised: str,
-        raw: asyncio.Transport,
-        tls: ssl.SSLContext,
-        connection: StreamConnection,
+        self, listener: Listener, advertised: str, accepted: socket.socket, peer: Any, tls: ssl.SSLContext
     ) -> None:
-        """TLS by hand, so that a handshake that fails is logged with its peer and its reason."""
-        peer = raw.get_extra_info("peername")
+        connection = StreamConnection(self._hooks, self._stream, on_lost=self._inbound.discard)
         try:
-            transport = await asyncio.get_running_loop().start_tls(
-                raw, connection, tls, server_side=True, ssl_handshake_timeout=self._stream.handshake_timeout_s
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=self._stream.handshake_timeout_s
             )
         except (OSError, RuntimeError) as error:
-            self._note("tls-handshake-failed", listener, raw, reason_of(error), peer)
-            raw.abort()
+            self._note("tls-handshake-failed", listener, reason_of(error), peer)
+            accepted.close()
             return
         except asyncio.CancelledError:
-            raw.abort()
+            accepted.close()
             raise
-        if transport is None or connection.lost:
-            return
-        connection.connection_made(transport)
-        self._begin(listener, advertised, connection)
+        if not connection.lost:
+            self._begin(listener, advertised, connection)
+
+    def _full(self) -> bool:
+        return len(self._inbound) + len(self._handshakes) >= self._stream.max_connections
+
+    def _refuse(self, listener: Listener, peer: Any) -> None:
+        self._note("connection-refused", listener, f"{self._stream.max_connections} connections are open", peer)
 
     def _begin(self, listener: Listener, advertised: str, connection: StreamConnection) -> None:
         transport = connection.transport
@@ -295,27 +325,27 @@ class Transports:
         _log.debug("connection-accepted", flow=str(flow), listener=str(listener))
         connection.begin(flow)
 
-    def _note(self, event: str, listener: Listener, raw: asyncio.Transport, reason: str, peer: Any = None) -> None:
-        peer = peer or raw.get_extra_info("peername") or ("?", 0)
-        suppressed = self._noted.allow((event, peer[0], reason), asyncio.get_running_loop().time())
+    def _note(self, event: str, listener: Listener, reason: str, peer: Any) -> None:
+        host, port = peer[:2] if peer else ("?", 0)
+        suppressed = self._noted.allow((event, host, reason), asyncio.get_running_loop().time())
         if suppressed is not None:
-            remote = f"{bracketed(peer[0])}:{peer[1]}"
+            remote = f"{bracketed(host)}:{port}"
             _log.warning(event, listener=str(listener), peer=remote, reason=reason, suppressed=suppressed)
 
 
 class _Acceptor(asyncio.Protocol):
-    """The first protocol of a connection that came in, until it is known what speaks on it."""
+    """The first protocol of a connection that came in."""
 
-    __slots__ = ("_arguments", "_owner")
+    __slots__ = ("_advertised", "_listener", "_owner")
 
-    def __init__(self, owner: Transports, listener: Listener, advertised: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, owner: Transports, listener: Listener, advertised: str) -> None:
         self._owner = owner
-        self._arguments = (listener, advertised, tls)
+        self._listener = listener
+        self._advertised = advertised
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand the connection over."""
-        listener, advertised, tls = self._arguments
-        self._owner.accepted(listener, advertised, cast("asyncio.Transport", transport), tls)
+        self._owner.accepted(self._listener, self._advertised, cast("asyncio.Transport", transport))
 
 
 def _server_socket(family: int, address: Any) -> socket.socket:
