@@ -136,7 +136,7 @@ def _transport(uri: Uri) -> str | None:
     if uri.scheme == "sips":
         if named == "udp":
             raise ResolveError("a sips URI can't go by UDP")
-        return "tls"
+        return "tls" if named else None
     return named or None
 
 
