@@ -15,7 +15,7 @@ from proxy.rewrite.templates import Render, Template, TemplateKind, uri_host
 from proxy.sdp.address import is_private_address
 from proxy.sip.errors import SipError
 from proxy.sip.headers import parse_name_addr
-from proxy.sip.message import SINGLETONS, Header, canonical_key, header
+from proxy.sip.message import SINGLETONS, Header, canonical_key
 from proxy.sip.respond import REASON_PHRASES
 from proxy.sip.uri import render_params
 
@@ -41,14 +41,22 @@ class Action:
         run: does it.
         needs: the header keys of which one must be present for it to change anything; None when that can't be told.
         message: the only kind of message that it makes sense for (`request`, `response`); None for both.
+        needs_sdp: whether it changes nothing where the body is no SDP.
     """
 
-    __slots__ = ("message", "needs", "run")
+    __slots__ = ("message", "needs", "needs_sdp", "run")
 
-    def __init__(self, run: Run, needs: frozenset[str] | None = None, message: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        needs: frozenset[str] | None = None,
+        message: str | None = None,
+        needs_sdp: bool = False,
+    ) -> None:
         self.run = run
         self.needs = needs
         self.message = message
+        self.needs_sdp = needs_sdp
 
 
 class ActionSpec:
@@ -73,11 +81,16 @@ def with_value(item: Header, value: str) -> Header:
     return Header(item.name, item.key, value, f"{item.name.strip()}: {value}")
 
 
-def _new(name: str, value: str) -> Header:
-    """A new header field. Line breaks and NUL become spaces, so that no value can inject a header."""
-    if not _BREAKS.isdisjoint(value):
-        value = value.translate(_SPACES_FOR_BREAKS)
-    return header(name, value)
+def _maker(name: str) -> Callable[[str], Header]:
+    """A function that makes a header field of this name. Line breaks and NUL become spaces: none can be injected."""
+    key, prefix = canonical_key(name), f"{name}: "
+
+    def make(value: str) -> Header:
+        if not _BREAKS.isdisjoint(value):
+            value = value.translate(_SPACES_FOR_BREAKS)
+        return Header(name, key, value, prefix + value)
+
+    return make
 
 
 # Whole header fields
@@ -105,6 +118,7 @@ def _keep_only(names: list[str], node: Node, report: Report) -> Action:
 def _set(values: Values, node: Node, report: Report) -> Action:
     name: str = values["header"]
     key = canonical_key(name)
+    make = _maker(name)
     render = values["value"].render()
 
     def run(draft: Draft, context: Context) -> None:
@@ -113,12 +127,12 @@ def _set(values: Values, node: Node, report: Report) -> Action:
             return
         places = draft.positions(key)
         if not places:
-            draft.append(_new(name, value))
+            draft.append(make(value))
             return
         for at in reversed(places[1:]):
             draft.remove(at)
         if draft.headers[places[0]].value != value:
-            draft.replace(places[0], _new(name, value))
+            draft.replace(places[0], make(value))
 
     return Action(run)
 
@@ -128,6 +142,7 @@ def _add(values: Values, node: Node, report: Report) -> Action | None:
     if canonical_key(name) in SINGLETONS:
         report.add(node, f"adds {name}, which may stand only once", "set, which replaces one that is there")
         return None
+    make = _maker(name)
     on_top = values.get("at") == "top"
     render = values["value"].render()
 
@@ -136,20 +151,20 @@ def _add(values: Values, node: Node, report: Report) -> Action | None:
         if value is None:
             return
         if on_top:
-            draft.insert(0, _new(name, value))
+            draft.insert(0, make(value))
         else:
-            draft.append(_new(name, value))
+            draft.append(make(value))
 
     return Action(run)
 
 
 def _rename(values: Values, node: Node, report: Report) -> Action:
     meant = Names([values["from"]])
-    old, name = canonical_key(values["from"]), values["to"]
+    old, make = canonical_key(values["from"]), _maker(values["to"])
 
     def run(draft: Draft, context: Context) -> None:
         for at in draft.positions(old):
-            draft.replace(at, header(name, draft.headers[at].value))
+            draft.replace(at, make(draft.headers[at].value))
 
     return Action(run, meant.needs)
 

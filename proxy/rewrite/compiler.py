@@ -107,6 +107,7 @@ class RuleKind:
             tests=tuple([condition.test for condition in when.conditions]),
             actions=tuple([action.run for action in actions]),
             needs=_needs(when, actions),
+            needs_sdp=when.needs_sdp or all(action.needs_sdp for action in actions),
         )
         return _Read(rule, values.get("enabled", True))
 

@@ -98,9 +98,22 @@ class Rule:
         actions: done in order.
         needs: header keys (lower-case long form) of which one must be present, or the rule changes nothing; None when
             that can't be told.
+        needs_sdp: whether the body must be SDP, or the rule changes nothing.
     """
 
-    __slots__ = ("actions", "direction", "id", "line", "message", "methods", "needs", "step", "tests", "why")
+    __slots__ = (
+        "actions",
+        "direction",
+        "id",
+        "line",
+        "message",
+        "methods",
+        "needs",
+        "needs_sdp",
+        "step",
+        "tests",
+        "why",
+    )
 
     def __init__(
         self,
@@ -115,6 +128,7 @@ class Rule:
         tests: tuple[Callable[[Draft, Context], bool], ...] = (),
         actions: tuple[Callable[[Draft, Context], None], ...] = (),
         needs: frozenset[str] | None = None,
+        needs_sdp: bool = False,
     ) -> None:
         self.id = id
         self.why = why
@@ -126,6 +140,7 @@ class Rule:
         self.tests = tests
         self.actions = actions
         self.needs = needs
+        self.needs_sdp = needs_sdp
 
 
 class _Table:
@@ -184,14 +199,17 @@ class RuleSet:
         changes = draft.changes
         changed = len(changes)
         present = {item.key for item in draft.headers}
+        has_sdp = draft.has_sdp()
         try:
             for rule in rules:
-                if rule.needs is not None:
-                    if len(changes) != changed:
-                        changed = len(changes)
-                        present = {item.key for item in draft.headers}
-                    if present.isdisjoint(rule.needs):
-                        continue
+                if len(changes) != changed:
+                    changed = len(changes)
+                    present = {item.key for item in draft.headers}
+                    has_sdp = draft.has_sdp()
+                if rule.needs_sdp and not has_sdp:
+                    continue
+                if rule.needs is not None and present.isdisjoint(rule.needs):
+                    continue
                 draft.step = rule.step
                 for test in rule.tests:
                     if not test(draft, context):

@@ -47,21 +47,24 @@ class When:
     Attributes:
         direction, message: the only direction, the only kind (`request`, `response`) of message; None for both.
         methods: the only methods; None for all.
+        needs_sdp: whether the body must be SDP.
         conditions: all must hold.
     """
 
-    __slots__ = ("conditions", "direction", "message", "methods")
+    __slots__ = ("conditions", "direction", "message", "methods", "needs_sdp")
 
     def __init__(
         self,
         direction: str | None = None,
         message: str | None = None,
         methods: frozenset[str] | None = None,
+        needs_sdp: bool = False,
         conditions: tuple[Condition, ...] = (),
     ) -> None:
         self.direction = direction
         self.message = message
         self.methods = methods
+        self.needs_sdp = needs_sdp
         self.conditions = conditions
 
     def as_condition(self) -> Condition:
@@ -75,6 +78,8 @@ class When:
             tests.append(lambda draft, context: (draft.status != 0) is is_response)
         if methods is not None:
             tests.append(lambda draft, context: draft.method in methods)
+        if self.needs_sdp:
+            tests.append(lambda draft, context: draft.has_sdp())
         tests += [condition.test for condition in self.conditions]
         needs = next((condition.needs for condition in self.conditions if condition.needs is not None), None)
         return Condition(_all_of(tests), needs)
@@ -123,10 +128,8 @@ def _transport(names: list[str]) -> Condition:
     return Condition(lambda draft, context: context.transport in wanted)
 
 
-def _has_sdp(wanted: bool) -> Condition:
-    if wanted:
-        return Condition(lambda draft, context: draft.has_sdp())
-    return Condition(lambda draft, context: not draft.has_sdp())
+def _has_no_sdp(draft: Draft, context: Context) -> bool:
+    return not draft.has_sdp()
 
 
 # Header fields
@@ -250,8 +253,9 @@ def _addresses(session: Session, places: list[str]) -> Iterable[str]:
         for media in session.media:
             yield media.connection_address or ""
     if "rtcp" in places:
-        for media in session.media:
-            yield (media.attribute("rtcp") or "").rpartition(" ")[2]
+        for line in session.lines:
+            if line.startswith("a=rtcp:"):
+                yield line.rstrip().rpartition(" ")[2]
 
 
 def _private_address(places: list[str]) -> Callable[[Session], bool]:
@@ -363,13 +367,9 @@ class WhenKind:
                 report.add(node, "has a status, which no request has", "message: response")
                 return None
             message = RESPONSE
-        methods = values.get("method")
-        return When(
-            values.get("direction"),
-            message,
-            None if methods is None else frozenset(methods),
-            tuple(_conditions(values)),
-        )
+        methods = frozenset(values["method"]) if "method" in values else None
+        needs_sdp = values.get("has-sdp", False) or "sdp" in values
+        return When(values.get("direction"), message, methods, needs_sdp, tuple(_conditions(values)))
 
 
 def _conditions(values: Values) -> Iterable[Condition]:
@@ -377,6 +377,8 @@ def _conditions(values: Values) -> Iterable[Condition]:
     for name, compiled in _COMPILED.items():
         if name in values:
             yield compiled(values[name])
+    if not values.get("has-sdp", True):
+        yield Condition(_has_no_sdp)
     yield from values.get("header", ())
     for when in values.get("all", ()):
         yield when.as_condition()
@@ -397,7 +399,6 @@ _COMPILED: Final[dict[str, Callable[[Any], Condition]]] = {
     "attempt": _attempt,
     "status": _status,
     "transport": _transport,
-    "has-sdp": _has_sdp,
 }
 
 _WHEN: Final = Keys(

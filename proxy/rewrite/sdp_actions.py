@@ -49,10 +49,9 @@ def _crypto(suites: str | list[str]) -> Operation:
 
 
 def _ptime(values: Values | bool) -> Operation:
-    if isinstance(values, bool):
-        return lambda editor, draft, context: editor.fix_ptime()
-    default_ms: int = values.get("default-ms", 20)
-    allowed = sorted({*values.get("allowed-ms", (10, 20, 30, 40, 60)), default_ms})
+    settings: Values = {} if isinstance(values, bool) else values
+    default_ms: int = settings.get("default-ms", 20)
+    allowed = sorted({*settings.get("allowed-ms", (10, 20, 30, 40, 60)), default_ms})
     return lambda editor, draft, context: editor.fix_ptime(default_ms, allowed)
 
 
@@ -61,12 +60,16 @@ def _drop_attributes(names: list[str]) -> Operation:
     for name in names:
         chosen.extend(WEBRTC_ATTRIBUTES if name == _WEBRTC else (name,))
     exact = frozenset([name for name in chosen if "*" not in name])
-    globs = [glob_test(name) for name in chosen if "*" in name]
+    prefixes = tuple([name[:-1] for name in chosen if name.find("*") == len(name) - 1])
+    globs = [glob_test(name) for name in chosen if -1 < name.find("*") < len(name) - 1]
 
     def operation(editor: Editor, draft: Draft, context: Context) -> None:
-        present = {line[2:].partition(":")[0].strip() for line in editor.session.lines if line.startswith("a=")}
-        if not exact.isdisjoint(present) or any(glob(name) for glob in globs for name in present):
-            editor.drop_attributes(chosen)
+        for line in editor.session.lines:
+            if line.startswith("a="):
+                name = line[2:].partition(":")[0].strip()
+                if name in exact or name.startswith(prefixes) or (globs and any(glob(name) for glob in globs)):
+                    editor.drop_attributes(chosen)
+                    return
 
     return operation
 
@@ -203,7 +206,7 @@ def _compile(values: Values, node: Node, report: Report) -> Action | None:
         except SdpError as error:
             raise RuleReject(488, error.reason, draft.step) from error
 
-    return Action(run)
+    return Action(run, needs_sdp=True)
 
 
 SDP_ACTION: Final = ActionSpec(

@@ -57,6 +57,31 @@ def test_attributes() -> None:
     assert found.rules[0].why == "a b"
 
 
+def test_needs_sdp() -> None:
+    def needs_sdp(text: str) -> bool:
+        return rules(f"- {{id: r, why: w, {text}}}").rules[0].needs_sdp
+
+    assert needs_sdp("do: [{sdp: {codecs: safe}}]")
+    assert needs_sdp("when: {has-sdp: true}, do: [{remove: X-A}]")
+    assert needs_sdp("when: {sdp: {media: audio}}, do: [{remove: X-A}]")
+    assert not needs_sdp("do: [{sdp: {codecs: safe}}, {remove: X-A}]")
+    assert not needs_sdp("when: {has-sdp: false}, do: [{remove: X-A}]")
+    assert not needs_sdp("when: {not: {has-sdp: true}}, do: [{remove: X-A}]")
+    assert not needs_sdp("when: {any: [{has-sdp: true}, {method: BYE}]}, do: [{remove: X-A}]")
+
+
+def test_sdp_that_an_earlier_rule_makes_known() -> None:
+    """Whether there is SDP is asked again after each edit."""
+    found = rules(
+        """
+- {id: name-it, why: w, do: [{set: {header: Content-Type, value: application/sdp}}]}
+- {id: reduce-it, why: w, do: [{sdp: {codecs: PCMU}}]}
+"""
+    )
+    draft = apply(found, message("Content-Type: text/plain\n\nm=audio 4000 RTP/AVP 0 8"))
+    assert draft.body.endswith(b"m=audio 4000 RTP/AVP 0\r\n")
+
+
 def needs(text: str) -> frozenset[str] | None:
     return rules(f"- {{id: r, why: w, {text}}}").rules[0].needs
 
