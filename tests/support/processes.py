@@ -1,0 +1,186 @@
+"""Real processes on loopback: Trunkline by its own command line, and SIPp as an independent peer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SIPP_SCENARIOS", "Trunkline", "free_port", "run_sipp", "running_trunkline"]
+
+SIPP_SCENARIOS = Path(__file__).parents[1] / "sipp"
+_READY_S = 15.0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free for UDP and TCP now."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                try:
+                    udp.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                return port
+
+
+class Trunkline:
+    """A running `trunkline run`.
+
+    Attributes:
+        port: where it listens by UDP and TCP on 127.0.0.1.
+        events_file: what gets every event.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
+        self.process = process
+        self.port = port
+        self.directory = directory
+        self.events_file = directory / "events.jsonl"
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has recorded so far."""
+        return [json.loads(line) for line in self.events_file.read_text().splitlines()]
+
+    def wait_for(self, kind: str, count: int, limit_s: float = 10.0) -> list[dict[str, Any]]:
+        """The events of one kind, once there are `count` of them."""
+        end = time.monotonic() + limit_s
+        while True:
+            found = [event for event in self.events() if event["event"] == kind]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < end, f"{len(found)} of {count} {kind} events after {limit_s} s"
+            time.sleep(0.05)
+
+    def output(self) -> str:
+        """What it has printed."""
+        return (self.directory / "output.txt").read_text()
+
+
+@contextmanager
+def running_trunkline(
+    directory: Path, target: str, *flags: str, config: str = "", port: int | None = None, rules: str = "twilio-openai"
+) -> Iterator[Trunkline]:
+    """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop."""
+    port = port or free_port()
+    arguments = ["--target", target, "--allow", "127.0.0.0/8", "--log-level", "warning"]
+    if not any(flag == "--listen" for flag in flags):
+        arguments += ["--listen", f"udp:127.0.0.1:{port}", "--listen", f"tcp:127.0.0.1:{port}"]
+    if config:
+        (directory / "trunkline.yaml").write_text(config)
+        arguments += ["--config", str(directory / "trunkline.yaml")]
+    if rules:
+        arguments += ["--rules", f"rules/{rules}.yaml"]
+    with (directory / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "run", *arguments, "--events", str(directory / "events.jsonl"), *flags],
+            cwd=Path(__file__).parents[2],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    running = Trunkline(process, port, directory)
+    try:
+        _wait_until_up(running)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+    assert code == 0, f"exit code {code}: {running.output()}"
+    assert "Traceback" not in running.output()
+
+
+def _wait_until_up(running: Trunkline) -> None:
+    end = time.monotonic() + _READY_S
+    while time.monotonic() < end:
+        assert running.process.poll() is None, running.output()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(("127.0.0.1", running.port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"not up after {_READY_S} s: {running.output()}")
+
+
+def run_sipp(
+    sipp: str,
+    directory: Path,
+    *,
+    caller: str,
+    callee: str,
+    proxy_port: int,
+    callee_port: int,
+    calls: int,
+    rate: int,
+    transport: str = "udp",
+    callee_calls: int | None = None,
+    limit_s: float = 60.0,
+    extra: Sequence[str] = (),
+) -> None:
+    """Place calls from one SIPp to another by way of the proxy; fails unless both are content with every call."""
+    mode = {"udp": "u1", "tcp": "t1"}[transport]
+    common = ["-i", "127.0.0.1", "-t", mode, "-nostdin", "-trace_err", "-timeout", str(int(limit_s)), *extra]
+    processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+    plan = [
+        ("callee", callee, callee_calls or calls, callee_port, []),
+        ("caller", caller, calls, free_port(), ["-r", str(rate), f"127.0.0.1:{proxy_port}"]),
+    ]
+    for role, scenario, count, port, tail in plan:
+        place = directory / role
+        place.mkdir(exist_ok=True)
+        command = [
+            sipp,
+            "-sf",
+            str(SIPP_SCENARIOS / f"{scenario}.xml"),
+            "-m",
+            str(count),
+            "-p",
+            str(port),
+            *common,
+            *tail,
+        ]
+        with (place / "output.txt").open("wb") as output:
+            processes.append((role, subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)))
+        if role == "callee":
+            _wait_for_bind(port, transport)
+    try:
+        for role, process in reversed(processes):
+            code = process.wait(limit_s + 10)
+            errors = "\n".join(
+                [path.read_text(errors="replace")[:3000] for path in (directory / role).glob("*errors.log")]
+            )
+            assert code == 0, f"SIPp as {role} ended with {code}\n{errors}"
+    finally:
+        for _, process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _wait_for_bind(port: int, transport: str) -> None:
+    """Wait until somebody holds the port."""
+    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return
+        time.sleep(0.02)
+    raise AssertionError("SIPp does not listen")
