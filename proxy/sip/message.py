@@ -176,9 +176,9 @@ def read_key(name: str) -> str:
 
 def read_value(line: str) -> str:
     """The value in a header line, unfolded (RFC 3261 section 7.3.1), without the white space around it."""
-    value = line.partition(":")[2].strip()
+    value = line.partition(":")[2].strip(" \t\r\n")
     if "\r\n" in value:
-        return " ".join([part.strip() for part in value.split("\r\n")])
+        return " ".join([part.strip(" \t") for part in value.split("\r\n")])
     return value
 
 

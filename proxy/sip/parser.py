@@ -61,21 +61,23 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
         return parse_message(_regular(data), max_headers=max_headers)
     head, body = data[:end], data[end + 4 :]
     lines = head.decode("utf-8", "surrogateescape").split("\r\n")
-    breaks = len(lines) - 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or not lines[0]:
+    # What is left without line ends is shorter by a CR and an LF a line, or else some stand alone.
+    if len(head.translate(None, b"\r\n")) != len(head) - 2 * (len(lines) - 1) or not lines[0]:
         regular = _regular(data)
         if regular != data:
             return parse_message(regular, max_headers=max_headers)
-        raise _malformed(_read(lines), 400, "Bare CR or LF in the head")
+        raise _malformed(_read(_harmless(lines)), 400, "Bare CR or LF in the head")
+    if len(lines) > max_headers:
+        fields = _unfold(lines[1:])
+        if len(fields) > max_headers:
+            raise _malformed(_read([lines[0], *fields[:max_headers]]), 513, "Too many header fields")
     message = _read(lines)
     if isinstance(message, _Faulty):
         raise _malformed(message, message.status, message.why)
-    if breaks > max_headers and len(message.headers) > max_headers:
-        raise _malformed(message, 513, "Too many header fields")
     if b"\x00" in head:
         # Legal as an escaped character of a quoted string (RFC 4475 section 3.1.1.2), and nowhere else.
         if head.count(b"\x00") != head.count(b"\\\x00"):
-            raise _malformed(message, 400, "NUL in the head")
+            raise _malformed(_read(_harmless(lines)), 400, "NUL in the head")
         message.holds_nul = True
     message.body = _body(message, body)
     return message
@@ -91,16 +93,20 @@ def _regular(data: bytes) -> bytes:
     if line_end < 0:
         raise MalformedMessage(400, "No header fields")
     if data[line_end - 1] != 13:
-        end = data.find(b"\n\n")
-        head, body = (data, b"") if end < 0 else (data[: end + 1], data[end + 2 :])
+        head, blank, body = data.partition(b"\n\n")
         if b"\r" in head:
-            return data
-        data = head.replace(b"\n", b"\r\n") + (b"" if end < 0 else b"\r\n") + body
+            raise MalformedMessage(400, "Bare CR or LF in the head")
+        data = head.replace(b"\n", b"\r\n") + (b"\r\n\r\n" if blank else b"") + body
     if b"\r\n\r\n" not in data:
         if not data.endswith(b"\r\n"):
             raise MalformedMessage(400, "The message ends inside its head")
         data += b"\r\n"
     return data
+
+
+def _harmless(lines: list[str]) -> list[str]:
+    """The lines as far as a reply may give them back: with blanks for what would break its own lines."""
+    return [line.replace("\r", " ").replace("\n", " ").replace("\x00", " ") for line in lines]
 
 
 class _Faulty(Request):
@@ -141,14 +147,10 @@ def _start(line: str) -> Request | Response:
         raise MalformedMessage(400, "Malformed start line")
     if words[-1].upper() != "SIP/2.0":
         return _Faulty(words[0], 505, "Version Not Supported", line)
-    if words != parts:
-        return _Faulty(words[0], 400, "Malformed request line", line)
-    # The version is compared without regard to case (RFC 3261 section 7.1).
-    return (
-        Request(words[0], words[1], None, b"", line)
-        if len(words) == 3
-        else _Faulty(words[0], 400, "Malformed request line", line)
-    )
+    if len(words) == 3 and words == parts:
+        # The version is compared without regard to case (RFC 3261 section 7.1).
+        return Request(words[0], words[1], None, b"", line)
+    return _Faulty(words[0], 400, "Malformed request line", line)
 
 
 def _read_fields(message: Message, lines: list[str]) -> bool:
@@ -394,7 +396,7 @@ def content_length(head: bytes) -> int:
     """
     found: int | None = None
     for value in _CONTENT_LENGTH.findall(head):
-        text = value.strip()
+        text = value.strip(b" \t\r\n")
         if not text.isdigit() or len(text) > _MAX_LENGTH_DIGITS:
             raise SipError(400, "Malformed Content-Length")
         if found is not None and found != int(text):
