@@ -304,7 +304,6 @@ class Attempt:
         if leg is None:
             assert self.request is not None
             dialog = Dialog.as_uac(self.request, response)
-            _ = dialog.next_hop()
             leg = self._early[tag] = Leg(self.core, self.call, "b", dialog, flow)
             leg.local_sdp = self.request.body
         leg.learn(response)
@@ -315,7 +314,6 @@ class Attempt:
         assert self.request is not None
         assert self.flow is not None
         dialog = Dialog.as_uac(self.request, response)
-        _ = dialog.next_hop()
         leg = self._early.pop(response.to.tag or "", None)
         if leg is None:
             leg = Leg(self.core, self.call, "b", dialog, self.flow)

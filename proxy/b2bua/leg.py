@@ -469,7 +469,6 @@ def ack_and_bye(
     """
     try:
         dialog = Dialog.as_uac(invite, response)
-        _ = dialog.next_hop()
     except SipError:
         plain = [item for item in response.headers if item.key not in ("contact", "record-route")]
         dialog = Dialog.as_uac(invite, Response(response.status, response.reason, plain))

@@ -14,7 +14,7 @@ from proxy.b2bua.credentials import DigestServer
 from proxy.b2bua.effects import CloseFlow, Effect
 from proxy.b2bua.health import Health
 from proxy.b2bua.leg import Leg
-from proxy.b2bua.mapping import ALLOW, ALLOW_OUTSIDE_DIALOG
+from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.sip.errors import SipError
@@ -44,7 +44,8 @@ class Stack:
     def __init__(self, config: StackConfig, new_id: Callable[[], str], random: Callable[[], float]) -> None:
         self.config = config
         self._core = Core(config, new_id, random, self)
-        self._core.allow(ALLOW)
+        self._allow = allowed(config.refer)
+        self._core.allow(self._allow)
         self._draining = False
         self._core.health = Health(self._core)
         self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
@@ -170,8 +171,8 @@ class Stack:
         self._refuse(request, flow, error, now)
 
     def _refuse(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
-        """Answer a request without any state (RFC 3261 section 8.2.7)."""
-        if request.method == "ACK":
+        """Answer a request without any state (RFC 3261 section 8.2.7), if it says by its Via where the answer goes."""
+        if request.method == "ACK" or request.get("via") is None:
             return
         try:
             response = make_response(
@@ -214,7 +215,7 @@ class Stack:
             if not admitted and not self._belongs(request, flow):
                 self._stranger(request, flow, now)
                 return
-            check_request(request)
+            check_request(request, allow=self._allow)
         except SipError as error:
             if admitted:
                 self._refuse(request, flow, error, now)
@@ -245,6 +246,10 @@ class Stack:
     def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
         try:
             _ = response.via, response.cseq, response.call_id, response.to, response.from_
+            # Several Via values: meant for someone else (RFC 3261 section 8.1.3.3). A broken Contact is no reason to
+            # drop a 2xx: the session behind it has to be ended.
+            if len(response.values("via")) > 1 or response.holds_nul:
+                raise SipError(400, "More than one Via, or a NUL")
         except SipError as error:
             self.dropped += 1
             self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
@@ -326,7 +331,7 @@ class Stack:
             if self._draining:
                 raise SipError(503, "Draining", (("Retry-After", str(self.config.retry_after_s)),))
             server = ("Server", self.config.user_agent)
-            self._answer(tx, 200, "OK", (("Allow", ALLOW), ("Accept", "application/sdp"), server), now)
+            self._answer(tx, 200, "OK", (("Allow", self._allow), ("Accept", "application/sdp"), server), now)
         elif method in _IN_DIALOG_ONLY:
             raise SipError(481, "Call/Transaction Does Not Exist")
         elif method in _KNOWN_METHODS:

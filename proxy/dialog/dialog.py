@@ -60,10 +60,11 @@ class Dialog:
     def as_uas(cls, request: Request, local_tag: str) -> Dialog:
         """The dialog that a request from the peer begins (RFC 3261 section 12.1.1).
 
-        A request without Contact (RFC 2543 allowed that) is answered at its From URI. Raises SipError 400.
+        A request without Contact (RFC 2543 allowed that) is answered at its From URI. Raises SipError 400, also for a
+        route set that no request could follow.
         """
         contact = request.contact
-        return cls(
+        dialog = cls(
             call_id=request.call_id,
             local=_tagged(request.get("to") or "", local_tag),
             local_tag=local_tag,
@@ -74,15 +75,17 @@ class Dialog:
             route_set=request.values("record-route"),
             remote_target=contact.uri_text if contact is not None else request.from_.uri_text,
         )
+        dialog.next_hop()
+        return dialog
 
     @classmethod
     def as_uac(cls, request: Request, response: Response) -> Dialog:
         """The dialog that a response to our request begins (RFC 3261 section 12.1.2); the route set is turned round.
 
-        Raises SipError 400.
+        Raises SipError 400, also for a route set that no request could follow.
         """
         contact = response.contact
-        return cls(
+        dialog = cls(
             call_id=request.call_id,
             local=request.get("from") or "",
             local_tag=request.from_.tag or "",
@@ -93,6 +96,8 @@ class Dialog:
             route_set=response.values("record-route")[::-1],
             remote_target=contact.uri_text if contact is not None else request.uri,
         )
+        dialog.next_hop()
+        return dialog
 
     def confirm(self, response: Response) -> None:
         """Take the route set and target anew from the 2xx, as RFC 3261 section 13.2.2.4 demands of a UAC."""
@@ -141,7 +146,7 @@ class Dialog:
         return first.uri_text, [header("Route", route) for route in rest]
 
     def next_hop(self) -> Uri:
-        """Where a request of this dialog goes by the book: the first route, or the remote target."""
+        """Where a request of this dialog goes by the book: the first route, or the remote target. Raises SipError."""
         return parse_name_addr(self.route_set[0]).uri if self.route_set else parse_uri(self.remote_target)
 
     def request(

@@ -248,14 +248,14 @@ class Bench:
         to = "<sip:+15550100001@198.51.100.1>"
         if method != "CANCEL":
             for message in self.to_caller:
-                if isinstance(message, Response) and message.to.tag and message.call_id == call_id:
+                if isinstance(message, Response) and message.get("call-id") == call_id and message.to.tag:
                     to = message.get("to") or ""
         number = cseq if cseq is not None else (1 if method in ("ACK", "CANCEL") else 2)
         branch = branch or self.branch()
         flow = flow or self.caller_flow
         headers = [
             f"Via: SIP/2.0/{flow.transport.upper()} {CALLER[0]}:{CALLER[1]};branch={branch}",
-            "Max-Forwards: 70",
+            *([] if "max-forwards" in extra.lower() else ["Max-Forwards: 70"]),
             "From: <sip:+15550100002@192.0.2.10>;tag=caller",
             f"To: {to}",
             f"Call-ID: {call_id}",
