@@ -9,7 +9,7 @@ from proxy.sip.message import Request
 
 __all__ = ["RejectionCache", "admits", "check_invite", "check_require", "parse_address"]
 
-_SUPPORTED = frozenset(("100rel", "timer"))
+_SUPPORTED = frozenset(("100rel", "norefersub", "timer"))
 """Option tags that we understand in Require (RFC 3261 section 20.32)."""
 
 

@@ -10,6 +10,7 @@ from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import contact_line, map_message, via_line, withhold_early_media
+from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer, sipfrag_status
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
@@ -26,9 +27,10 @@ from proxy.transaction.timers import Timer
 
 __all__ = ["Call"]
 
-_RELAYED = frozenset(("INFO", "MESSAGE", "NOTIFY", "OPTIONS", "UPDATE", "INVITE"))
+_RELAYED = frozenset(("INFO", "MESSAGE", "NOTIFY", "OPTIONS", "REFER", "UPDATE", "INVITE"))
 _TARGET_REFRESH = frozenset(("INVITE", "UPDATE"))
 _WITH_CONTACT = frozenset(("INVITE", "UPDATE", "NOTIFY", "SUBSCRIBE", "REFER"))
+_MAX_REFERS = 32
 
 
 class Call:
@@ -41,6 +43,7 @@ class Call:
         invite: the UAS side of that INVITE.
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
+        referred: for the leg that a REFER was relayed to and its CSeq number there, the one that it came with.
         state: "trying", "answered" or "ended".
     """
 
@@ -59,6 +62,7 @@ class Call:
         "leg_a",
         "leg_b",
         "original",
+        "referred",
         "started",
         "state",
         "trunk",
@@ -82,6 +86,7 @@ class Call:
         self.state = "trying"
         self.attempt: Attempt | None = None
         self.leg_b: Leg | None = None
+        self.referred: dict[tuple[str, int], int] = {}
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg_a = Leg(core, self, "a", dialog, tx.flow)
         self.leg_a.invite_in = tx
@@ -300,15 +305,48 @@ class Call:
             self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
         elif method == "UPDATE" and leg.peer is not None and not leg.confirmed:
             Relay.start(self, leg, leg.peer, tx, now)
+        elif method == "REFER" and self.core.config.refer == "refuse":
+            record_refer(self.core, leg, now, request, "refused", status=405)
+            leg.reply(tx, 405, now)
         elif method not in _RELAYED:
             leg.reply(tx, 405 if method in KNOWN_METHODS else 501, now)
         elif not leg.confirmed or leg.peer is None:
             leg.reply(tx, 500, now, "Call not established yet", (("Retry-After", "1"),))
+        elif method == "REFER":
+            self._on_refer(leg, tx, now)
         else:
             peer = leg.peer
             if method in _TARGET_REFRESH:
                 leg.dialog.refresh_target(request)
+            elif method == "NOTIFY":
+                self._on_notify(leg, request, now)
             Relay.start(self, leg, peer, tx, now)
+
+    def _on_refer(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
+        """A REFER (RFC 3515): the other leg's peer is to go elsewhere."""
+        request = tx.request
+        try:
+            read_refer_to(request)
+        except SipError as error:
+            record_refer(self.core, leg, now, request, "refused", status=error.status, reason=error.reason)
+            leg.reply(tx, error.status, now, error.reason)
+            return
+        record_refer(self.core, leg, now, request, "received")
+        assert leg.peer is not None
+        leg.dialog.refresh_target(request)
+        Relay.start(self, leg, leg.peer, tx, now)
+
+    def _on_notify(self, leg: Leg, request: Request, now: float) -> None:
+        """Record what a NOTIFY says about a REFER."""
+        status = sipfrag_status(request)
+        if status is not None:
+            done = (request.get("subscription-state") or "").strip().lower().startswith("terminated")
+            facts: dict[str, object] = {
+                "state": "done" if done else "progress",
+                "status": status[0],
+                "reason": status[1],
+            }
+            self.core.record("refer", now, self.id, facts, leg.side, self.attempt_number)
 
     def _on_bye(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
         if not leg.confirmed and leg is not self.leg_a:
@@ -370,6 +408,11 @@ class Call:
         attempt.rules.apply(draft, attempt.context(A_TO_B if to_leg.side == "b" else B_TO_A))
         if exchange is not None:
             exchange.cross(draft, message.body)
+        from_leg = to_leg.peer
+        if message.method == "REFER" and from_leg is not None:
+            map_refer(draft, message, core, from_leg, to_leg)
+        elif message.method == "NOTIFY" and from_leg is not None:
+            map_notify(draft, self.referred, from_leg)
         uri, routes = dialog.request_lines()
         draft.step = "builtin:target"
         draft.set_uri(uri)
@@ -381,6 +424,10 @@ class Call:
         map_message(draft, block, [*core.capabilities, *extra, *credentials], routes)
         request = draft.finish()
         assert isinstance(request, Request)
+        if message.method == "REFER":
+            if len(self.referred) > _MAX_REFERS:
+                del self.referred[next(iter(self.referred))]
+            self.referred[to_leg.side, request.cseq.number] = message.cseq.number
         return request, draft.changes
 
     # The end

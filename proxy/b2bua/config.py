@@ -140,6 +140,10 @@ class StackConfig:
         min_se_s: the shortest session interval that we take.
         reliable: "auto" offers reliable provisional responses (RFC 3262) to the target where the caller wants them,
             "always" offers them anyway, "never" does not.
+        refer: what becomes of a REFER: "relay" takes it to the other leg, "execute" has Trunkline place the call and
+            join it, "refuse" answers 405.
+        refer_tel_host: the host that a `tel:` URI in Refer-To is reached at, as `sip:<number>@<host>`; "" leaves it as
+            it is where a REFER is relayed, and takes a target without a user of its own where one is executed.
         relay_early_media: whether a provisional response keeps its SDP; else the caller gets a plain 180.
         max_calls: calls in progress above which INVITEs get 503.
         retry_after_s: the Retry-After that such a 503 carries.
@@ -167,6 +171,8 @@ class StackConfig:
     session_expires_s: int = 0
     min_se_s: int = 90
     reliable: str = "auto"
+    refer: str = "relay"
+    refer_tel_host: str = ""
     relay_early_media: bool = True
     max_calls: int = 10_000
     retry_after_s: int = 5

@@ -13,13 +13,14 @@ from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.headers import NameAddr, parse_name_addr
 from proxy.sip.message import Header, header
-from proxy.sip.uri import Uri
+from proxy.sip.uri import Uri, render_params
 
 __all__ = [
-    "ALLOW",
     "ALLOW_OUTSIDE_DIALOG",
+    "allowed",
     "contact_line",
     "crossing_from",
+    "crossing_referred_by",
     "crossing_to",
     "map_message",
     "target_uri",
@@ -27,8 +28,7 @@ __all__ = [
     "withhold_early_media",
 ]
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, NOTIFY"
-"""What we take inside a dialog."""
+_ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, NOTIFY"
 
 ALLOW_OUTSIDE_DIALOG: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
 """What we take without one."""
@@ -79,6 +79,11 @@ _OWNED: Final = {
 """Header fields that never cross, and the built-in step that takes them out."""
 
 
+def allowed(refer: str) -> str:
+    """The methods that we take inside a dialog, `refer` being the setting of that name."""
+    return _ALLOW if refer == "refuse" else f"{_ALLOW}, REFER"
+
+
 def via_line(flow: Flow, branch: str) -> Header:
     """Our Via for a request on a flow, asking for `rport` (RFC 3581)."""
     return header("Via", f"SIP/2.0/{flow.transport.upper()} {flow.advertised};branch={branch};rport")
@@ -120,6 +125,12 @@ def crossing_to(draft: Draft, target: Uri) -> str:
     """The To of leg B: who was dialed, at the target's host."""
     host = target.host if target.port is None else f"{target.host}:{target.port}"
     return _with_host(_address_of(draft, "to"), host, "")
+
+
+def crossing_referred_by(value: str, local_host: str) -> str:
+    """A Referred-By (RFC 3892) for the other leg: who referred, at our host. Raises SipError 400."""
+    address = parse_name_addr(value)
+    return _with_host(address, local_host, render_params(address.params))
 
 
 def _with_host(address: NameAddr, host: str, params: str) -> str:

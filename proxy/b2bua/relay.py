@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import ByeUser, Leg
 from proxy.b2bua.mapping import contact_line, map_message
+from proxy.b2bua.refer import record_refer
 from proxy.dialog.session_timer import SessionTerms, accept_terms, answered_terms
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
@@ -249,7 +250,7 @@ class Relay:
         if status < 200:
             self.tx.respond(mapped, now)
             return
-        self._done()
+        self._done(now, status, response.reason)
         if invite and status < 300:
             if self.tx.request.body:
                 peer.send_ack(response.cseq.number, now)
@@ -274,9 +275,12 @@ class Relay:
     def _finish(self, now: float, status: int, reason: str) -> None:
         if self.tx.last_status < 200:
             self.leg.reply(self.tx, status, now, reason)
-            self._done()
+            self._done(now, status, reason)
 
-    def _done(self) -> None:
-        if self.tx.method == "INVITE":
+    def _done(self, now: float, status: int, reason: str) -> None:
+        if self.tx.method == "REFER":
+            state = "accepted" if status < 300 else "refused"
+            record_refer(self.call.core, self.leg, now, self.tx.request, state, status=status, reason=reason)
+        elif self.tx.method == "INVITE":
             self.leg.invite_in = None
             self.peer.invite_out = False
