@@ -132,6 +132,30 @@ def test_troubled_header(rule_set: RuleSet, extra: str, gone: list[str], there: 
     assert [word for word in there if word not in text] == []
 
 
+@pytest.mark.parametrize("rule_set", SETS.values(), ids=SETS)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Referred-By: <sip:a@h;x=1;x=2>", "Referred-By: <sip:a@h;x=1>"),
+        ("Call-Info: <http://10.0.0.1/x>", "Call-Info: <http://198.51.100.77/x>"),
+        ("Refer-To: <sip:a@10.0.0.1>", "Refer-To: <sip:a@10.0.0.1>"),
+        ("Reason: SIP;cause=486", "Reason: SIP;cause=486"),
+    ],
+)
+@pytest.mark.parametrize("method", ["BYE", "REFER", "INFO"])
+def test_request_within_a_call(rule_set: RuleSet, before: str, after: str, method: str) -> None:
+    head = INVITE.replace("INVITE", method).replace("Content-Type: application/sdp", before)
+    assert after in lines(invite(rule_set, head, ""))
+
+
+@pytest.mark.parametrize("rule_set", SETS.values(), ids=SETS)
+def test_answer_with_a_private_origin(rule_set: RuleSet) -> None:
+    ok = OK.replace("IN IP4 203.0.113.219\ns=OAI", "IN IP4 10.0.0.1\ns=OAI")
+    draft = apply(rule_set, parse_message(whole(*ok.split("\n\n"))), context("b-to-a"))
+    assert b"o=- 2113971860 2113971862 IN IP4 198.51.100.77\r\n" in draft.body
+    assert b"c=IN IP4 203.0.113.219\r\n" in draft.body
+
+
 def test_identity_keeps_the_user() -> None:
     head = INVITE.replace(
         "<sip:+15550100002@198.51.100.12:5060>",
