@@ -18,7 +18,7 @@ from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, Context, RuleReject, RuleSet
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
-from proxy.sip.flow import Flow
+from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Header, Request, Response, header
 from proxy.sip.uri import parse_uri
 from proxy.transaction.client import ClientTransaction, make_cancel
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from proxy.b2bua.call import Call
 
 __all__ = ["Attempt", "max_forwards_line"]
+
+LARGE_MESSAGE_BYTES = 1300
+"""A request above this size goes by a congestion-controlled transport where it can (RFC 3261 section 18.1.1)."""
 
 _AMENDABLE = frozenset((401, 407, 421, 422))
 """Refusals after which the same INVITE may go out again with what they ask for."""
@@ -156,6 +159,7 @@ class Attempt:
             return
         self.flow = flow
         self.summary["flow"] = str(flow)
+        self.exchange = Exchange()
         try:
             draft = self._draft(flow)
         except RuleReject as reject:
@@ -169,9 +173,28 @@ class Attempt:
             return
         request = draft.finish()
         assert isinstance(request, Request)
+        if self._goes_by_tcp(request, flow, now):
+            return
         self.request = request
         self.core.record_message(now, self.call.id, "b", "out", flow, request, self.number, draft.changes)
         self.tx = self.core.layer.send_request(request, flow, self, now)
+
+    def _goes_by_tcp(self, request: Request, flow: Flow, now: float) -> bool:
+        """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
+
+        A target that names its transport, or that has refused TCP before, gets it by UDP all the same.
+        """
+        if flow.transport != "udp":
+            return False
+        size = len(request.serialize())
+        if size <= LARGE_MESSAGE_BYTES:
+            return False
+        by_tcp = self.target.uri.param("transport") is None and flow.remote not in self.core.udp_only
+        fields: dict[str, object] = {"flow": flow, "size": size, "by": "tcp" if by_tcp else "udp"}
+        self.core.record("large-message", now, self.call.id, fields, "b", self.number)
+        if by_tcp:
+            self._search = self.core.open_hop(Hop("tcp", *flow.remote), _ByTcp(self, flow))
+        return by_tcp
 
     def on_no_flow(self, reason: str, now: float) -> None:
         """The target can't be reached."""
@@ -428,6 +451,25 @@ class Attempt:
         for leg in self._early.values():
             leg.close()
         self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)
+
+
+class _ByTcp:
+    """Waits for a TCP connection for a request that is too large for UDP; without one it goes by UDP after all."""
+
+    __slots__ = ("_attempt", "_udp_flow")
+
+    def __init__(self, attempt: Attempt, udp_flow: Flow) -> None:
+        self._attempt = attempt
+        self._udp_flow = udp_flow
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """The target takes TCP."""
+        self._attempt.on_flow(flow, now)
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """It does not; remember that."""
+        self._attempt.core.udp_only.add(self._udp_flow.remote)
+        self._attempt.on_flow(self._udp_flow, now)
 
 
 def _retry_after(response: Response) -> float | None:

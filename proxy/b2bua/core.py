@@ -52,6 +52,7 @@ class Core:
     Attributes:
         legs: the dialogs, by (Call-ID, our tag).
         calls: the calls in progress, by our id.
+        udp_only: the addresses that refused a TCP connection when a request was too large for UDP.
         health: which targets are up; the stack sets it before the first call.
         effects: what the runtime has to do, in order.
         capabilities: Allow and User-Agent for requests, `reply_capabilities`: Allow and Server for responses.
@@ -73,6 +74,7 @@ class Core:
         self.capabilities: list[Header] = []
         self.reply_capabilities: list[Header] = []
         self.rejections = RejectionCache()
+        self.udp_only: set[tuple[str, int]] = set()
         self._searches: dict[int, _Search] = {}
         self._next_token = 0
 
@@ -119,6 +121,14 @@ class Core:
         token = self._next_token
         self._searches[token] = _Search(user)
         self.effects.append(Resolve(token, uri))
+        return token
+
+    def open_hop(self, hop: Hop, user: FlowUser) -> int:
+        """Ask for a flow to one hop; `user` hears of it. Returns a token for `forget_search`."""
+        self._next_token += 1
+        token = self._next_token
+        self._searches[token] = _Search(user)
+        self.effects.append(Open(token, hop))
         return token
 
     def forget_search(self, token: int) -> None:
