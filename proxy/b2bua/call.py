@@ -438,6 +438,7 @@ class Call:
             if self.attempt is not None:
                 self.attempt.cancel(now, (reason_header(487, "Caller's connection lost"),))
                 self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
+            self.invite.abandon(now)
             self._end(now, 487, "Request Terminated", "transport", "caller's connection lost")
         elif self.state == "answered":
             self.hang_up(now, 487, "Caller's connection lost")

@@ -94,6 +94,11 @@ class CallerInvite:
         extra = reason_header(status, reason or "")
         self._leg.reply(self.tx, status, now, reason, ((extra.name, extra.value),))
 
+    def abandon(self, now: float) -> None:
+        """End the transaction though the caller can't be told: its connection is gone."""
+        self._stop()
+        self.tx.respond(make_response(self.tx.request, 487, to_tag=self._leg.dialog.local_tag), now)
+
     def prack(self, tx: ServerTransaction, relay: Callable[[Owed], None], now: float) -> None:
         """The caller's PRACK: taken to leg B where that is owed one, else answered here (RFC 3262 section 3)."""
         matched, owed = (False, None) if self._sender is None else self._sender.acknowledge(tx.request, now)

@@ -217,7 +217,10 @@ class Stack:
                 return
             check_request(request, allow=self._allow)
         except SipError as error:
-            if admitted:
+            if not admitted or request.method == "ACK" or request.get("via") is None:
+                self.dropped += 1
+                self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})
+            else:
                 self._refuse(request, flow, error, now)
             return
         self._core.layer.receive_request(request, flow, now)

@@ -64,7 +64,8 @@ class Bench:
         wire: the same and all else that it sent, with time and flow.
         events: what it has recorded.
         resolves, opened, closed: the URIs, hops and flows of those effects.
-        unreachable: set it to have every hop fail.
+        hops: the hops of a host, best one first, where it has others than its own address.
+        unreachable: set it to have every hop fail. refusing: hosts whose hops fail.
         hold_flows: set it to leave Open unanswered; `release` answers.
     """
 
@@ -100,7 +101,9 @@ class Bench:
         )
         self.now = 1000.0
         self.transport = transport
+        self.hops: dict[str, list[Hop]] = {}
         self.unreachable = False
+        self.refusing: set[str] = set()
         self.hold_flows = False
         self.to_caller: list[Message] = []
         self.to_target: list[Message] = []
@@ -136,7 +139,8 @@ class Bench:
             self.resolves.append(effect.uri)
             host = effect.uri.host.strip("[]")
             transport = effect.uri.param("transport") or self.transport
-            self.stack.resolved(effect.token, [Hop(transport, host, effect.uri.port or 5060)], self.now)
+            hops = self.hops.get(host) or [Hop(transport, host, effect.uri.port or 5060)]
+            self.stack.resolved(effect.token, hops, self.now)
         elif isinstance(effect, Open):
             self.opened.append(effect.hop)
             if self.hold_flows:
@@ -156,7 +160,7 @@ class Bench:
         self.perform()
 
     def _open(self, effect: Open) -> None:
-        if self.unreachable:
+        if self.unreachable or effect.hop.host in self.refusing:
             self.stack.flow_failed(effect.token, "connection refused", self.now)
         else:
             self.stack.flow_opened(effect.token, self._flow(effect.hop), self.now)
