@@ -1,4 +1,4 @@
-"""REFER (RFC 3515) as it crosses from one leg to the other: what Refer-To, Referred-By and the NOTIFYs then have to say.
+"""REFER (RFC 3515) as it crosses to the other leg: what Refer-To, Referred-By and the NOTIFYs have to say there.
 
 An address of ours and a dialog with us mean nothing to the other leg's peer, so they are put into its own terms.
 """
