@@ -54,7 +54,7 @@ _BARE_DISPLAY: Final = re.compile(r"(?:(?<=:)|(?<=,)|\A)\s*[^<>\",:;@]*(?=<)")
 
 _INLINE: Final = re.compile(r"(\binline:)[^|\s;]+", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"\b(response|cnonce|rspauth)(\s*=\s*)(\"[^\"]*\"?|[^\s,;\"]+)", re.IGNORECASE)
-_SCHEME: Final = re.compile(r"(\s*)(\S+)(\s+)(.*)\Z", re.DOTALL)
+_WORD: Final = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,31 +164,28 @@ def _digits_in(found: re.Match[str]) -> str:
 
 
 def _mask_sdp(line: str, settings: Redaction) -> str:
-    kind = line[0]
-    end = "\r" if line.endswith("\r") else ""
     if settings.mask_secrets:
-        if kind == "k":
-            method, colon, _ = line.partition(":")
-            return f"{method}:{HIDDEN}{end}" if colon else line
+        if line[0] == "k":
+            method, colon, key = line.partition(":")
+            return method + colon + _WORD.sub(HIDDEN, key)
         if line[:10].lower() == "a=ice-pwd:":
-            return f"{line[:10]}{HIDDEN}{end}"
-    if settings.mask_numbers and kind == "p":
+            return line[:10] + _WORD.sub(HIDDEN, line[10:])
+    if settings.mask_numbers and line[0] == "p":
         line = _DIGITS.sub(_number_in, line)
     return _mask_value(line, settings)
 
 
 def _mask_secret_header(key: str, value: str) -> str:
-    """The value of a header with its credentials hidden."""
-    end = "\r" if value.endswith("\r") else ""
+    """The value of a header with its credentials hidden; white space, and with it the folding, stays."""
     if key in _CREDENTIALS or key in _CHALLENGES:
         scheme = value.split(None, 1)[0].lower() if value.strip() else ""
         if key in _CHALLENGES or scheme == "digest":
             return _DIGEST.sub(rf"\1\2{HIDDEN}", value)
-        found = _SCHEME.match(value)
-        return f"{found[1]}{found[2]}{found[3]}{HIDDEN}{end}" if found and found[4].strip() else value
+        rest = len(value) - len(value.lstrip()) + len(scheme)
+        return value[:rest] + _WORD.sub(HIDDEN, value[rest:])
     if key == "identity":
-        _, semicolon, rest = value.partition(";")
-        return f" {HIDDEN}{semicolon}{rest}" if semicolon else f" {HIDDEN}{end}"
+        token, semicolon, parameters = value.partition(";")
+        return _WORD.sub(HIDDEN, token) + semicolon + parameters
     if any(word in key for word in _SECRET_WORDS):
-        return f" {HIDDEN}{end}"
+        return _WORD.sub(HIDDEN, value)
     return value
