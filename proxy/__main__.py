@@ -1,0 +1,5 @@
+"""`python -m proxy` is `trunkline`."""
+
+from proxy.cli import main
+
+main()
