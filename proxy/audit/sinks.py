@@ -92,7 +92,7 @@ class JsonLinesSink:
         if event.attempt:
             record["attempt"] = event.attempt
         for name, value in event.fields.items():
-            record[name] = _plain(name, value, self._redaction)
+            record[name if name not in record else f"{name}_"] = _plain(name, value, self._redaction)
         return record
 
     def close(self) -> None:

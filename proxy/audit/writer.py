@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from queue import SimpleQueue
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
-__all__ = ["LineWriter"]
+__all__ = ["ByteStream", "LineWriter"]
 
 _FLUSH_S: Final = 0.1
 _BATCH_BYTES: Final = 64 * 1024
 _BACKLOG_BYTES: Final = 16 * 1024 * 1024
 _CLOSE_S: Final = 2.0
+
+
+class ByteStream(Protocol):
+    """What of a binary stream is used."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write bytes."""
+
+    def flush(self) -> object:
+        """Let them out."""
+
+    def close(self) -> object:
+        """Close the stream."""
 
 
 class LineWriter:
@@ -30,7 +43,7 @@ class LineWriter:
         error: why the stream failed, or "".
     """
 
-    def __init__(self, stream: BinaryIO, *, owned: bool = False) -> None:
+    def __init__(self, stream: ByteStream, *, owned: bool = False) -> None:
         self.dropped = 0
         self.error = ""
         self._stream = stream
