@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,11 +45,11 @@ async def serve_openai(config: OpenAiConfig, duration_s: float | None) -> dict[s
         if sim.http_url:
             console.print(f"HTTP API: {sim.http_url}", soft_wrap=True)
         console.print("ready")
-        _steady_memory()
         show = asyncio.create_task(_show_calls(sim, console)) if console.is_terminal else None
         try:
-            async with asyncio.timeout(duration_s):
-                await stop.wait()
+            with _steady_memory():
+                async with asyncio.timeout(duration_s):
+                    await stop.wait()
         except TimeoutError:
             pass
         finally:
@@ -72,8 +73,8 @@ async def place_twilio(config: TwilioConfig) -> Report:
             loop.remove_signal_handler(signal.SIGINT)
 
         loop.add_signal_handler(signal.SIGINT, stop)
-        _steady_memory()
-        return await sim.run()
+        with _steady_memory():
+            return await sim.run()
 
 
 def write_report(report: Mapping[str, Any], file: Path | None, *, as_json: bool, title: str) -> None:
@@ -90,11 +91,18 @@ def write_report(report: Mapping[str, Any], file: Path | None, *, as_json: bool,
     Console(highlight=False).print(table)
 
 
-def _steady_memory() -> None:
-    """Spare the calls the pauses of the garbage collector: what was made so far stays, and new rounds are rare."""
+@contextmanager
+def _steady_memory() -> Iterator[None]:
+    """Spare the calls the pauses of the garbage collector: its rounds are rare, and leave out what was there."""
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def _advance(bar: Bar, task: TaskID, progress: Progress) -> None:
