@@ -59,8 +59,8 @@ class Leg:
         "_ok_flow",
         "_ok_interval_s",
         "_ok_seq",
-        "_ok_started",
         "_ok_timer",
+        "_ok_until",
         "_settling",
         "call",
         "confirmed",
@@ -99,7 +99,7 @@ class Leg:
         self._ok_seq = -1
         self._ok_timer: Timer | None = None
         self._ok_interval_s = 0.0
-        self._ok_started = 0.0
+        self._ok_until = 0.0
         self._ack_seq = -1
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
@@ -292,13 +292,13 @@ class Leg:
         self._ok_data = response.serialize()
         self._ok_flow = tx.flow
         self._ok_seq = tx.request.cseq.number
-        self._ok_started = now
-        self._ok_interval_s = self.core.config.timers.t1_s
+        timers = self.core.config.timers
+        self._ok_until = now + 64 * timers.t1_s
+        self._ok_interval_s = timers.t1_s
         self._ok_timer = self.core.timers.schedule(now + self._ok_interval_s, self._repeat_answer)
 
     def _repeat_answer(self, now: float) -> None:
-        timers = self.core.config.timers
-        if now - self._ok_started >= 64 * timers.t1_s:
+        if now >= self._ok_until:
             self._ok_timer = None
             self._ok_data = b""
             if self._bye_waiting is None:
@@ -308,8 +308,8 @@ class Leg:
             return
         if not self._ok_flow.closed:
             self.core.send(self._ok_flow, self._ok_data)
-        self._ok_interval_s = min(2 * self._ok_interval_s, timers.t2_s)
-        deadline = min(now + self._ok_interval_s, self._ok_started + 64 * timers.t1_s)
+        self._ok_interval_s = min(2 * self._ok_interval_s, self.core.config.timers.t2_s)
+        deadline = min(now + self._ok_interval_s, self._ok_until)
         self._ok_timer = self.core.timers.schedule(deadline, self._repeat_answer)
 
     @property

@@ -52,7 +52,7 @@ class ReliableSender:
     Each is repeated until its PRACK comes; what follows waits, a final response too.
     """
 
-    __slots__ = ("_core", "_final", "_given_up", "_interval_s", "_queue", "_rseq", "_started", "_timer", "_tx")
+    __slots__ = ("_core", "_final", "_given_up", "_interval_s", "_queue", "_rseq", "_timer", "_tx", "_until")
 
     def __init__(self, core: Core, tx: ServerTransaction, given_up: Callable[[float], None]) -> None:
         self._core = core
@@ -63,7 +63,7 @@ class ReliableSender:
         self._final: Callable[[float], None] | None = None
         self._timer: Timer | None = None
         self._interval_s = 0.0
-        self._started = 0.0
+        self._until = 0.0
 
     def lines(self) -> list[Header]:
         """Require and RSeq for the next response; call `send` with that response afterwards."""
@@ -113,18 +113,17 @@ class ReliableSender:
 
     def _begin(self, now: float) -> None:
         self._tx.respond(self._queue[0].response, now)
-        self._started = now
         self._interval_s = self._core.config.timers.t1_s
+        self._until = now + 64 * self._interval_s
         self._timer = self._core.timers.schedule(now + self._interval_s, self._repeat)
 
     def _repeat(self, now: float) -> None:
         self._timer = None
-        if now - self._started >= 64 * self._core.config.timers.t1_s:
+        if now >= self._until:
             self.stop()
             self._given_up(now)
             return
         if not self._tx.flow.closed:
             self._core.send(self._tx.flow, self._queue[0].response.serialize())
         self._interval_s *= 2
-        end = self._started + 64 * self._core.config.timers.t1_s
-        self._timer = self._core.timers.schedule(min(now + self._interval_s, end), self._repeat)
+        self._timer = self._core.timers.schedule(min(now + self._interval_s, self._until), self._repeat)
