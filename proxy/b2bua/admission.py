@@ -108,6 +108,11 @@ class RejectionCache:
             del entries[oldest]
         entries[key] = (now + self.lifetime_s, *answer)
 
+    def purge(self, now: float) -> None:
+        """Let go of those whose time is over."""
+        for key in [key for key, entry in self._entries.items() if entry[0] <= now]:
+            del self._entries[key]
+
     def find(self, key: tuple[str, str], now: float) -> tuple[int, str] | None:
         """The (status, reason) of a rejection that still counts, or None."""
         entry = self._entries.get(key)

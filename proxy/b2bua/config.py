@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from proxy.b2bua.limits import Limits
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.uri import Uri
 from proxy.transaction.timers import TimerSettings
@@ -146,6 +147,8 @@ class StackConfig:
             it is where a REFER is relayed, and takes a target without a user of its own where one is executed.
         relay_early_media: whether a provisional response keeps its SDP; else the caller gets a plain 180.
         max_calls: calls in progress above which INVITEs get 503.
+        limits: what else may be used up.
+        screen_rules: the rule set that turns requests away before they become a call; "" for none.
         retry_after_s: the Retry-After that such a 503 carries.
         user_agent: the User-Agent and Server value.
         call_id_header, attempt_header: the names of the headers that tell a webhook consumer our call id and the
@@ -175,6 +178,8 @@ class StackConfig:
     refer_tel_host: str = ""
     relay_early_media: bool = True
     max_calls: int = 10_000
+    limits: Limits = field(default_factory=Limits)
+    screen_rules: str = ""
     retry_after_s: int = 5
     user_agent: str = "Trunkline"
     call_id_header: str = "X-Trunkline-Call-ID"

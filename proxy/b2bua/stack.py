@@ -17,6 +17,7 @@ from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
+from proxy.b2bua.screening import Screening
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Request, Response
@@ -49,7 +50,7 @@ class Stack:
         self._draining = False
         self._core.health = Health(self._core)
         self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
-        self._admitted: dict[str, bool] = {}
+        self._screening = Screening(self._core)
         self.dropped = 0
 
     # What the owner calls
@@ -71,15 +72,22 @@ class Stack:
         """How many calls have begun and not ended."""
         return len(self._core.calls)
 
-    def tables(self) -> dict[str, int]:
-        """The sizes of all tables; every one is 0 when nothing is going on, but for `rejections`, which age."""
-        core = self._core
+    def tables(self, now: float | None = None) -> dict[str, int]:
+        """The sizes of all tables; every one is 0 when nothing is going on.
+
+        But for `rejections` and `sources`, which age: given the time, they let go of what is too old.
+        """
+        core, gate = self._core, self._screening.gate
+        if now is not None:
+            core.rejections.purge(now)
+            gate.purge(now)
         return {
             "calls": len(core.calls),
             "legs": len(core.legs),
             "searches": core.searches,
             "timers": len(core.timers),
             "rejections": len(core.rejections),
+            "sources": len(gate),
             **core.layer.tables(),
         }
 
@@ -101,7 +109,11 @@ class Stack:
 
     def handle_timers(self, now: float) -> None:
         """Do what is due."""
-        self._core.timers.run(now)
+        timers = self._core.timers
+        due = timers.next_deadline()
+        if due is not None:
+            self._screening.gate.lag(now - due, now)
+        timers.run(now)
 
     def set_draining(self, on: bool) -> None:
         """Refuse new calls with 503 and Retry-After, or take them again; calls in progress go on."""
@@ -114,8 +126,15 @@ class Stack:
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """Take one datagram, or one message framed from a stream."""
+        if not self._screening.readable(flow, now):
+            self.dropped += 1
+            return
+        limits = self.config.limits
         try:
-            message = parse_message(data)
+            message = parse_message(data, max_headers=limits.max_headers)
+            if len(data) > limits.max_message_bytes:
+                partial = message if isinstance(message, Request) else None
+                raise MalformedMessage(513, "Message Too Large", partial)
         except MalformedMessage as error:
             self._malformed(error, data, flow, now)
             return
@@ -138,6 +157,15 @@ class Stack:
         """A connection is gone."""
         self._core.layer.flow_closed(flow, now)
 
+    def may_connect(self, flow: Flow) -> bool:
+        """Whether a connection that comes in is worth keeping."""
+        return self._screening.may_connect(flow)
+
+    def counters(self) -> dict[str, int]:
+        """How many messages were dropped, and how often each limit was reached (`limit_<name>`), since the start."""
+        limits = {f"limit_{name}": count for name, count in sorted(self._screening.gate.counts.items())}
+        return {"dropped": self.dropped, **limits}
+
     def flow_in_use(self, flow: Flow) -> bool:
         """Whether a dialog needs a flow, so that an idle connection must stay open; asked seldom."""
         return any(leg.flow is flow for leg in self._core.legs.values())
@@ -152,6 +180,7 @@ class Stack:
 
     def flow_opened(self, token: int, flow: Flow, now: float) -> None:
         """Answer to `Open`."""
+        self._screening.note_peer(flow)
         self._core.flow_opened(token, flow, now)
 
     def flow_failed(self, token: int, reason: str, now: float) -> None:
@@ -166,7 +195,7 @@ class Stack:
         self.dropped += 1
         fields: dict[str, object] = {"flow": flow, "why": error.reason, "size": len(data)}
         self._core.record("dropped", now, "", fields)
-        if request is None or request.method == "ACK" or not self._admits(flow):
+        if request is None or request.method == "ACK" or not self._screening.admits(flow):
             return
         self._refuse(request, flow, error, now)
 
@@ -195,25 +224,14 @@ class Stack:
         self._core.record("refused", now, "", fields)
         self._core.send(flow, response.serialize())
 
-    def _admits(self, flow: Flow) -> bool:
-        """Whether the peer may send us requests: by the allow-list, or since we opened the connection ourselves."""
-        if flow.reliable and not flow.listener:
-            return True
-        address = flow.remote[0]
-        known = self._admitted.get(address)
-        if known is None:
-            if len(self._admitted) > 10_000:
-                self._admitted.clear()
-            known = self._admitted[address] = admits(self.config.allow, address) or any(
-                admits(trunk.networks, address) for trunk in self.config.trunks
-            )
-        return known
-
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
-        admitted = self._admits(flow)
+        admitted = self._screening.admits(flow)
         try:
             if not admitted and not self._belongs(request, flow):
                 self._stranger(request, flow, now)
+                return
+            if not self._screening.passes(request, flow, now):
+                self.dropped += 1
                 return
             check_request(request, allow=self._allow)
         except SipError as error:
@@ -240,7 +258,7 @@ class Stack:
 
     def _stranger(self, request: Request, flow: Flow, now: float) -> None:
         self.dropped += 1
-        if self.config.refuse_strangers:
+        if self.config.refuse_strangers and self._screening.wanted(request, flow, now):
             self._refuse(request, flow, SipError(403, "Source not allowed"), now)
             return
         fields: dict[str, object] = {"flow": flow, "why": "source not allowed", "method": request.method}
@@ -304,7 +322,7 @@ class Stack:
         trunk = trunk_of(self.config, flow)
         if trunk is not None:
             return trunk.name
-        return "" if self._admits(flow) else self._digest.check(request, now)
+        return "" if self._screening.admits(flow) else self._digest.check(request, now)
 
     def _invite(self, tx: ServerTransaction, now: float) -> None:
         request = tx.request

@@ -371,10 +371,11 @@ def _set_status(values: Values, node: Node, report: Report) -> Action | None:
 def _reject(values: Values, node: Node, report: Report) -> Action:
     status: int = values["status"]
     reason: str = values.get("reason") or REASON_PHRASES.get(status) or "Rejected"
+    silent: bool = values.get("silent", False)
 
     def run(draft: Draft, context: Context) -> None:
         if draft.method not in ("ACK", "CANCEL"):
-            raise RuleReject(status, reason, draft.step)
+            raise RuleReject(status, reason, draft.step, silent)
 
     return Action(run, message="request")
 
@@ -426,6 +427,11 @@ HEADER_ACTIONS: Final[dict[str, ActionSpec]] = {
     "set-status": ActionSpec(
         Keys({"status": Field(Whole(101, 699), True), "reason": Field(Text(limit=160))}), _set_status
     ),
-    "reject": ActionSpec(Keys({"status": Field(Whole(400, 699), True), "reason": Field(Text(limit=160))}), _reject),
+    "reject": ActionSpec(
+        Keys(
+            {"status": Field(Whole(400, 699), True), "reason": Field(Text(limit=160)), "silent": Field(Flag())},
+        ),
+        _reject,
+    ),
 }
 """The actions on header fields, status and call, by the key that names them."""

@@ -74,13 +74,15 @@ class RuleReject(Exception):
         status: the SIP status code for the answer, 400 to 699.
         reason: the reason phrase.
         rule: the step that refused, `rule:<set>/<rule id>`.
+        silent: whether a request that is no call yet gets no answer at all.
     """
 
-    def __init__(self, status: int, reason: str, rule: str) -> None:
+    def __init__(self, status: int, reason: str, rule: str, silent: bool = False) -> None:
         super().__init__(f"{status} {reason} ({rule})")
         self.status = status
         self.reason = reason
         self.rule = rule
+        self.silent = silent
 
 
 class Rule:
