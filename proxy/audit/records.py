@@ -54,7 +54,8 @@ class Event:
         leg: "a", "b" or "".
         attempt: the number of the attempt from 1 on, or 0.
         fields: the rest, by kind. `message` has `direction` ("in" or "out"), `flow`, `message` (the Message)
-            and, where it was made from a message of the other leg, `changes` (list of Change).
+            and, where it was made from a message of the other leg, `changes` (list of Change), with `source` (that
+            Message) where the two are of different kinds.
     """
 
     __slots__ = ("attempt", "call", "fields", "kind", "leg", "time")

@@ -363,13 +363,14 @@ class Call:
         leg.close()
         if peer is not None:
             peer.bye(now, crossing=tx.request)
-        self._end(now, 200, "OK", "caller" if leg.side == "a" else "target", reason)
+        self._end(now, 200, "OK", "caller" if leg.place == "a" else "target", reason)
 
     def on_ack(self, leg: Leg, request: Request, now: float) -> None:
         """The ACK of a 2xx of ours."""
         self.core.record_message(now, self.id, leg.side, "in", leg.flow, request, self.attempt_number)
         if not leg.on_ack(request, now):
             return
+        leg.learn(request)
         waiting, leg.late_answer = leg.late_answer, None
         if waiting is not None and leg.peer is not None and leg.peer.owes_ack is not None:
             seq, exchange = waiting
@@ -405,9 +406,11 @@ class Call:
         draft = Draft(message)
         attempt, core, dialog, flow = self.attempt, self.core, to_leg.dialog, to_leg.flow
         assert attempt is not None
-        attempt.rules.apply(draft, attempt.context(A_TO_B if to_leg.side == "b" else B_TO_A))
+        attempt.rules.apply(draft, attempt.context(A_TO_B if to_leg.place == "b" else B_TO_A))
         if exchange is not None:
             exchange.cross(draft, message.body)
+        if to_leg.origin is not None:
+            to_leg.origin.keep(draft)
         from_leg = to_leg.peer
         if message.method == "REFER" and from_leg is not None:
             map_refer(draft, message, core, from_leg, to_leg)

@@ -108,11 +108,15 @@ class Core:
         message: Message,
         attempt: int = 0,
         changes: list[Change] | None = None,
+        source: Message | None = None,
     ) -> None:
-        """Record a message as it came in or went out; `changes` where it was made from one of the other leg."""
+        """Record a message as it came in or went out; `changes` where it was made from one of the other leg, `source`
+        where that one is of another kind: a request made from a response, or of another method."""
         fields: dict[str, object] = {"direction": direction, "flow": flow, "message": message}
         if changes is not None:
             fields["changes"] = changes
+        if source is not None:
+            fields["source"] = source
         self.effects.append(Record(Event("message", now, call, leg, attempt, fields)))
 
     def find_flow(self, uri: Uri, user: FlowUser) -> int:

@@ -10,6 +10,7 @@ from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.mapping import contact_line, via_line
+from proxy.b2bua.origin import Origin
 from proxy.b2bua.refresh import SessionKeeper
 from proxy.dialog.dialog import Dialog
 from proxy.rewrite.engine import RuleReject
@@ -37,7 +38,8 @@ class Leg:
     """A dialog of ours with one peer.
 
     Attributes:
-        side: "a" for the caller's leg, "b" for the target's.
+        side: "a" for the caller's leg, "b" for the target's, "c" and so on for those that a transfer brought in.
+        place: "a" or "b": whose place it has in the call, and by which rules its messages go.
         peer: the other leg of the call, once there is one.
         invite_in: the peer's INVITE that has no final response yet.
         invite_out: whether an INVITE of ours has none.
@@ -49,6 +51,7 @@ class Leg:
         digest: answers the peer's challenges, where it is a target that has credentials.
         takes_update: whether the peer's Allow lists UPDATE.
         local_sdp, remote_sdp: the last session description that we sent and got.
+        origin: what keeps the o= line as the peer knows it, once its session goes on with somebody else.
     """
 
     __slots__ = (
@@ -74,17 +77,20 @@ class Leg:
         "keeper",
         "late_answer",
         "local_sdp",
+        "origin",
         "owes_ack",
         "peer",
+        "place",
         "remote_sdp",
         "side",
         "takes_update",
     )
 
-    def __init__(self, core: Core, call: Call, side: str, dialog: Dialog, flow: Flow) -> None:
+    def __init__(self, core: Core, call: Call, side: str, dialog: Dialog, flow: Flow, place: str = "") -> None:
         self.core = core
         self.call = call
         self.side = side
+        self.place = place or side
         self.dialog = dialog
         self.flow = flow
         self.peer: Leg | None = None
@@ -109,6 +115,7 @@ class Leg:
         self.takes_update = False
         self.local_sdp = b""
         self.remote_sdp = b""
+        self.origin: Origin | None = None
         core.legs[(dialog.call_id, dialog.local_tag)] = self
 
     def close(self) -> None:
@@ -131,8 +138,13 @@ class Leg:
     def glare_wait_s(self) -> float:
         """How long to wait after a 491 (RFC 3261 section 14.1): 2.1 to 4 s for the owner of the Call-ID, else 0 to 2 s,
         in steps of 10 ms."""
-        low, high = (2.1, 4.0) if self.side == "b" else (0.0, 2.0)
+        low, high = (0.0, 2.0) if self.side == "a" else (2.1, 4.0)
         return round(low + (high - low) * self.core.random(), 2)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an INVITE of ours has to wait: one is pending either way, or its ACK is (RFC 3261 section 14.1)."""
+        return self.invite_in is not None or self.invite_out or self.answering or self.owes_ack is not None
 
     # What we send
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.b2bua.mapping import contact_line
-from proxy.dialog.session_timer import SessionTerms, answered_terms, refusal_min_se
+from proxy.b2bua.reinvite import Made, Reinvite
+from proxy.dialog.session_timer import SessionTerms, refusal_min_se
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Response, header
-from proxy.transaction.client import ClientTransaction
 from proxy.transaction.timers import Timer
 
 if TYPE_CHECKING:
@@ -16,20 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionKeeper"]
 
+_SUPPORTED: Final = header("Supported", "timer")
+_AGAIN_S: Final = 1.0
+
 
 class SessionKeeper:
     """The session timer of a leg. The other leg never hears of it.
 
     Attributes:
         terms: what was negotiated last; None while no session timer runs.
+        min_se_s: the interval that a 422 of the peer demanded, 0 for none; every later request says it
+            (RFC 4028 section 7.4).
     """
 
-    __slots__ = ("_leg", "_since", "_timer", "terms")
+    __slots__ = ("_leg", "_since", "_timer", "min_se_s", "terms")
 
     def __init__(self, leg: Leg) -> None:
         self._leg = leg
         self._since = 0.0
         self._timer: Timer | None = None
+        self.min_se_s = 0
         self.terms: SessionTerms | None = None
 
     def start(self, terms: SessionTerms | None, now: float) -> None:
@@ -47,12 +53,27 @@ class SessionKeeper:
             self._timer = None
         self.terms = None
 
+    @property
+    def asks_s(self) -> int:
+        """The session interval that a request of ours asks for; 0 for none."""
+        return 0 if self.terms is None else max(self.terms.interval_s, self.min_se_s)
+
     def lines(self) -> tuple[Header, ...]:
         """What a re-INVITE or UPDATE of ours must say so that the timer goes on in the same roles."""
         terms = self.terms
         if terms is None:
-            return ()
-        return (header("Session-Expires", f"{terms.interval_s};refresher={'uac' if terms.we_refresh else 'uas'}"),)
+            return (_SUPPORTED,)
+        refresher = "uac" if terms.we_refresh else "uas"
+        lines = (_SUPPORTED, header("Session-Expires", f"{self.asks_s};refresher={refresher}"))
+        return (*lines, header("Min-SE", str(self.min_se_s))) if self.min_se_s else lines
+
+    def lengthen(self, response: Response) -> bool:
+        """Take the interval that a 422 demands; False when it is not longer than what we asked for."""
+        wanted = refusal_min_se(response)
+        if not 0 < self.asks_s < wanted:
+            return False
+        self.min_se_s = wanted
+        return True
 
     def _schedule(self, when: float) -> None:
         self._timer = self._leg.core.timers.schedule(when, self._due)
@@ -70,64 +91,39 @@ class SessionKeeper:
             return
         if not terms.we_refresh or now >= self._expires():
             self._leg.call.hang_up(now, 408, "Session expired")
-        elif self._leg.invite_in is not None or self._leg.invite_out or self._leg.answering:
-            self._schedule(now + 1.0)
-        else:
-            self._schedule(self._expires())
-            self._refresh(now)
+            return
+        self._schedule(self._expires())
+        self._refresh(now)
 
     def _refresh(self, now: float) -> None:
         """An UPDATE where the peer takes it, else a re-INVITE with the session as it stands."""
         leg = self._leg
         method = "UPDATE" if leg.takes_update else "INVITE"
 
-        def send(flow: Flow, now: float) -> None:
-            extra = [contact_line(flow), *self.lines(), *leg.core.capabilities]
+        def make(flow: Flow, lines: tuple[Header, ...]) -> Made:
+            extra = [contact_line(flow), *lines, *leg.core.capabilities]
             body = leg.local_sdp if method == "INVITE" else b""
             if body:
                 extra.append(header("Content-Type", "application/sdp"))
-            request = leg.dialog.request(method, leg.dialog.next_seq(), leg.top(), tuple(extra), body)
-            leg.invite_out = method == "INVITE"
-            leg.core.record_message(now, leg.call.id, leg.side, "out", flow, request, leg.call.attempt_number)
-            leg.core.layer.send_request(request, flow, self, now)
+            return Made(leg.dialog.request(method, leg.dialog.next_seq(), leg.top(), tuple(extra), body))
 
-        leg.with_flow(send, now)
+        def done(response: Response | None, status: int, reason: str, now: float) -> None:
+            self._refreshed(method, response, status, now)
 
-    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
-        """The peer's answer to a refresh."""
-        leg, status = self._leg, response.status
-        leg.core.record_message(now, leg.call.id, leg.side, "in", tx.flow, response, leg.call.attempt_number)
-        if status < 200:
+        Reinvite(leg, method, make, done).start(now)
+
+    def _refreshed(self, method: str, response: Response | None, status: int, now: float) -> None:
+        """What became of a refresh; one that failed is tried again until the session expires."""
+        leg = self._leg
+        if leg.ended or self.terms is None or status < 300:
             return
-        if tx.method == "INVITE":
-            if status < 300:
-                if leg.repeat_ack(response.cseq.number, now):
-                    return
-                leg.send_ack(response.cseq.number, now)
-            leg.invite_out = False
-        terms = self.terms
-        if terms is None:
-            return
-        if status < 300:
-            leg.dialog.refresh_target(response)
-            self.start(answered_terms(response, terms.interval_s), now)
-        elif status == 422:
-            self.terms = SessionTerms(max(refusal_min_se(response), terms.interval_s), True)
-            self._refresh(now)
-        elif status in (408, 481):
+        if status == 481 or (status == 408 and response is not None):
             leg.call.hang_up(now, status, "The other side has lost the call")
+        elif status == 408:
+            leg.call.hang_up(now, status, "Session refresh not answered")
+        elif method == "UPDATE" and status in (405, 501):
+            leg.takes_update = False
+            self._refresh(now)
         elif self._timer is not None:
             self._timer.cancel()
-            self._schedule(min(now + leg.glare_wait_s(), self._expires()))
-
-    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
-        """No answer to a refresh: the peer is gone (RFC 4028 section 10)."""
-        self._leg.invite_out = False
-        self._leg.call.hang_up(now, 408, "Session refresh not answered")
-
-    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
-        """The connection broke; a new one is tried until the session expires."""
-        self._leg.invite_out = False
-        if self.terms is not None and self._timer is not None:
-            self._timer.cancel()
-            self._schedule(min(now + 1.0, self._expires()))
+            self._timer = self._leg.core.timers.schedule(min(now + _AGAIN_S, self._expires()), self._due)

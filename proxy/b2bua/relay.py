@@ -86,7 +86,7 @@ class Relay:
             if leg.invite_in is not None:
                 leg.reply(tx, 500, now, "Another INVITE is pending", (("Retry-After", "1"),))
                 return
-            if leg.invite_out or leg.answering or peer.answering:
+            if leg.invite_out or leg.answering or peer.answering or peer.invite_out:
                 leg.reply(tx, 491, now)
                 return
         if relay._is_refresh():
@@ -95,7 +95,6 @@ class Relay:
         if tx.method == "INVITE":
             leg.invite_in = tx
             peer.invite_out = True
-        leg.learn(tx.request)
         tx.user = relay
 
         def failed(reason: str, now: float) -> None:
@@ -133,7 +132,7 @@ class Relay:
         call = self.call
         extra: tuple[Header, ...] = ()
         if self.tx.method in ("INVITE", "UPDATE"):
-            extra = (header("Supported", "timer"), *self.peer.keeper.lines())
+            extra = self.peer.keeper.lines()
         elif self._rack:
             extra = (header("RAck", self._rack),)
         try:
@@ -201,7 +200,9 @@ class Relay:
         if status >= 200 and self._guard is not None:
             self._guard.cancel()
             self._guard = None
-        if status in (401, 407) and peer.digest is not None and peer.digest.take(response):
+        if (peer.digest is not None and status >= 200 and peer.digest.take(response)) or (
+            status == 422 and peer.keeper.lengthen(response)
+        ):
             if not self._rack:
                 self.exchange = Exchange()
             self._send(tx.flow, now)
@@ -218,9 +219,11 @@ class Relay:
         draft = Draft(response)
         assert call.attempt is not None
         try:
-            call.attempt.rules.apply(draft, call.attempt.context(B_TO_A if peer.side == "b" else A_TO_B))
+            call.attempt.rules.apply(draft, call.attempt.context(B_TO_A if peer.place == "b" else A_TO_B))
             if status < 300:
                 self.exchange.cross(draft, response.body)
+            if leg.origin is not None:
+                leg.origin.keep(draft)
         except (RuleReject, SdpError) as error:
             if status >= 200:
                 if invite and status < 300:
@@ -229,6 +232,7 @@ class Relay:
             return
         lines: list[Header] = []
         if 200 <= status < 300:
+            leg.learn(self.tx.request)
             peer.learn(response)
             if self._sent_sdp:
                 peer.local_sdp = self._sent_sdp
@@ -237,8 +241,7 @@ class Relay:
             if tx.method in ("INVITE", "UPDATE"):
                 peer.dialog.refresh_target(response)
                 lines = list(self._lines)
-                terms = peer.keeper.terms
-                peer.keeper.start(answered_terms(response, 0 if terms is None else terms.interval_s), now)
+                peer.keeper.start(answered_terms(response, peer.keeper.asks_s), now)
                 leg.keeper.start(self._terms, now)
         block = leg.response_block(self.tx.request, self.tx.flow, success=status < 300)
         map_message(draft, block, [*call.core.reply_capabilities, *lines])
