@@ -13,12 +13,13 @@ and headers that say by their name that they hold a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.sip.message import canonical_key, is_token
 
-__all__ = ["HIDDEN", "Redaction", "mask_line", "mask_number", "mask_text"]
+__all__ = ["HIDDEN", "Redaction", "Redactor", "mask_line", "mask_number", "mask_text"]
 
 HIDDEN: Final = "****"
 
@@ -26,6 +27,8 @@ _MIN_DIGITS: Final = 7
 _HEAD_DIGITS: Final = 4
 _TAIL_DIGITS: Final = 2
 _MIN_HIDDEN: Final = 5
+_MAX_KNOWN: Final = 4096
+_MAX_KNOWN_LENGTH: Final = 512
 
 _OPAQUE: Final = frozenset(
     """
@@ -67,19 +70,56 @@ class Redaction:
 
 def mask_text(text: str, settings: Redaction) -> str:
     """Mask a whole message, several lines or one, or a plain value; line ends and the number of lines stay."""
-    if not (settings.mask_numbers or settings.mask_secrets):
-        return text
+    return _by_line(text, lambda line: mask_line(line, settings)) if _masks(settings) else text
+
+
+class Redactor:
+    """Masks as `mask_text` and `mask_line` do, and remembers lines: most lines of a call occur in several messages.
+
+    Args:
+        settings: what is masked.
+    """
+
+    __slots__ = ("_known", "settings")
+
+    def __init__(self, settings: Redaction) -> None:
+        self.settings = settings
+        self._known: dict[str, str] = {}
+
+    def text(self, text: str) -> str:
+        """Mask a whole message, several lines or one, or a plain value."""
+        return _by_line(text, self.line) if _masks(self.settings) else text
+
+    def line(self, line: str) -> str:
+        """Mask one line."""
+        masked = self._known.get(line)
+        if masked is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            masked = mask_line(line, self.settings)
+            if len(line) <= _MAX_KNOWN_LENGTH:
+                self._known[line] = masked
+        return masked
+
+
+def _masks(settings: Redaction) -> bool:
+    return settings.mask_numbers or settings.mask_secrets
+
+
+def _by_line(text: str, mask: Callable[[str], str]) -> str:
+    """Mask line by line; a header line and its continuations are one."""
     if "\n" not in text:
-        return mask_line(text, settings)
-    masked: list[str] = []
+        return mask(text)
     lines = text.split("\n")
+    if "\n " not in text and "\n\t" not in text:
+        return "\n".join([mask(line) for line in lines])
+    masked: list[str] = []
     at = 0
     while at < len(lines):
-        # A header line and its continuations are one.
         end = at + 1
         while end < len(lines) and lines[end][:1] in (" ", "\t"):
             end += 1
-        masked.append(mask_line("\n".join(lines[at:end]), settings))
+        masked.append(mask("\n".join(lines[at:end])))
         at = end
     return "\n".join(masked)
 

@@ -11,14 +11,21 @@ import orjson
 import structlog
 
 from proxy.audit.records import Change, Event
-from proxy.audit.redact import Redaction, mask_line, mask_number, mask_text
+from proxy.audit.redact import Redaction, Redactor, mask_number
 from proxy.audit.writer import LineWriter
 
 __all__ = ["LEVELS", "JsonLinesSink", "LineWriter", "Sink", "configure_logs", "timestamp"]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
-_EVENT_LEVEL: Final = {"call-end": "info", "refused": "info", "dropped": "info"}
+_EVENT_LEVEL: Final = {
+    "call-end": "info",
+    "dropped": "info",
+    "limit-reached": "info",
+    "refused": "info",
+    "target-down": "info",
+    "target-up": "info",
+}
 _FLOOD_PER_S: Final = 20
 _FLOOD_KINDS: Final = frozenset(("refused", "dropped"))
 _READABLE: Final = frozenset(("call_id", "branch", "tag", "id", "token", "rules", "target", "method", "step"))
@@ -58,7 +65,7 @@ class JsonLinesSink:
     ) -> None:
         self._writer = writer
         self._level = LEVELS[level]
-        self._redaction = redaction or Redaction()
+        self._redactor = Redactor(redaction or Redaction())
 
         self._clock = _WallClock(wall_offset)
         self._flood = _Flood()
@@ -92,7 +99,7 @@ class JsonLinesSink:
         if event.attempt:
             record["attempt"] = event.attempt
         for name, value in event.fields.items():
-            record[name if name not in record else f"{name}_"] = _plain(name, value, self._redaction)
+            record[name if name not in record else f"{name}_"] = _plain(name, value, self._redactor)
         return record
 
     def close(self) -> None:
@@ -145,44 +152,44 @@ def timestamp(unix_time: float) -> str:
     return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _plain(name: str, value: object, redaction: Redaction) -> object:
+def _plain(name: str, value: object, redactor: Redactor) -> object:
     """A field's value as JSON can hold it, masked."""
     match value:
         case None | bool() | int() | float():
             return value
         case str():
-            return _text(name, value, redaction)
+            return _text(name, value, redactor)
         case bytes():
-            return mask_text(value.decode("utf-8", "backslashreplace"), redaction)
+            return redactor.text(value.decode("utf-8", "backslashreplace"))
         case Change():
             return {
                 "step": value.step,
                 "part": value.part,
                 "index": value.index,
-                "before": _line(value.before, redaction),
-                "after": _line(value.after, redaction),
+                "before": _line(value.before, redactor),
+                "after": _line(value.after, redactor),
             }
         case Mapping():
-            return {str(key): _plain(str(key), item, redaction) for key, item in value.items()}
+            return {str(key): _plain(str(key), item, redactor) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_plain(name, item, redaction) for item in value]
+            return [_plain(name, item, redactor) for item in value]
         case _:
             serialize: Callable[[], bytes] | None = getattr(value, "serialize", None)
             if serialize is not None:
-                return mask_text(serialize().decode("utf-8", "backslashreplace"), redaction)
-            return _text(name, str(value), redaction)
+                return redactor.text(serialize().decode("utf-8", "backslashreplace"))
+            return _text(name, str(value), redactor)
 
 
-def _text(name: str, value: str, redaction: Redaction) -> str:
+def _text(name: str, value: str, redactor: Redactor) -> str:
     if name in _READABLE:
         return value
-    if name in _NUMBERS and redaction.mask_numbers and value.lstrip("+").isdigit():
+    if name in _NUMBERS and redactor.settings.mask_numbers and value.lstrip("+").isdigit():
         return mask_number(value)
-    return mask_text(value, redaction)
+    return redactor.text(value)
 
 
-def _line(line: str | None, redaction: Redaction) -> str | None:
-    return None if line is None else mask_line(line, redaction)
+def _line(line: str | None, redactor: Redactor) -> str | None:
+    return None if line is None else redactor.line(line)
 
 
 def _dump(record: Mapping[str, object]) -> bytes:
@@ -227,7 +234,7 @@ def configure_logs(writer: LineWriter, level: str = "info", redaction: Redaction
 
     A line has `time`, `level`, `event` and its own fields, as those of `JsonLinesSink` have.
     """
-    masked = redaction or Redaction()
+    redactor = Redactor(redaction or Redaction())
 
     def render(_logger: object, _method: str, fields: Mapping[str, Any]) -> bytes:
         record: dict[str, object] = {
@@ -237,7 +244,7 @@ def configure_logs(writer: LineWriter, level: str = "info", redaction: Redaction
         }
         for name, value in fields.items():
             if name not in record:
-                record[name] = _plain(name, value, masked)
+                record[name] = _plain(name, value, redactor)
         return _dump(record)
 
     processors: Iterable[Any] = (

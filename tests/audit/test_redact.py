@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.redact import HIDDEN, Redaction, mask_line, mask_number, mask_text
+from proxy.audit.redact import HIDDEN, Redaction, Redactor, mask_line, mask_number, mask_text
 
 BOTH = Redaction()
 SECRETS_ONLY = Redaction(mask_numbers=False)
@@ -160,6 +160,17 @@ def test_line(line: str, masked: str) -> None:
     assert mask_text(line, BOTH) == masked
 
 
+def test_redactor_masks_alike_and_its_memory_is_bounded() -> None:
+    redactor = Redactor(BOTH)
+    assert [redactor.text(INVITE) for _ in range(2)] == [mask_text(INVITE, BOTH)] * 2
+    assert Redactor(NEITHER).text(INVITE) == INVITE
+    for number in range(10_000):
+        assert redactor.line(f"To: <tel:+1555{number:07}>") == f"To: <tel:+1555*****{number % 100:02}>"
+    assert len(redactor._known) <= 4096
+    assert redactor.line("To: " + "x" * 9000) == "To: " + "x" * 9000
+    assert max(map(len, redactor._known)) <= 512
+
+
 numbers = st.text("0123456789", min_size=7, max_size=15)
 hosts = st.sampled_from(["192.0.2.1", "example.com:5060", "[2001:db8::1]"])
 shapes = st.sampled_from(
@@ -203,6 +214,7 @@ PIECES = st.lists(st.sampled_from([*FRAGMENTS, " ", "\r\n", "\r\n ", "\n"]), max
 @given(PIECES)
 def test_any_mixture_is_masked_once_and_for_all(text: str) -> None:
     masked = mask_text(text, BOTH)
+    assert Redactor(BOTH).text(text) == masked
     assert mask_text(masked, BOTH) == masked
     assert masked.count("\n") == text.count("\n")
     assert sum(map(str.isdigit, masked)) <= sum(map(str.isdigit, text))
