@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -155,6 +155,7 @@ class Runtime:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.set_exception_handler(self._loop_fault)
         try:
             self._log.info("started", listeners=[str(listener) for listener in self.listeners], pid=os.getpid())
             if on_ready is not None:
@@ -333,6 +334,14 @@ class Runtime:
             self._drive(self.stack.resolve_failed, effect.token, "internal error while resolving")
         else:
             self._drive(self.stack.resolved, effect.token, hops)
+
+    def _loop_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio itself could not hand to anybody."""
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._fault(error, context.get("message", ""))
+        else:
+            self._log.error("internal-error", subject=context.get("message", ""))
 
     def _fault(self, error: Exception, subject: object) -> None:
         """Log a fault of our own with its traceback, once in a while for each place; no other call is harmed."""

@@ -389,6 +389,23 @@ def test_hangup_signal_reloads_and_a_failing_hook_is_logged() -> None:
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["reload-failed"]
 
 
+def test_fault_of_a_callback_is_logged_and_the_process_goes_on() -> None:
+    async def act(runtime: Runtime, script: Script) -> None:
+        def fail() -> None:
+            raise RuntimeError("boom")
+
+        loop = asyncio.get_running_loop()
+        loop.call_soon(fail)
+        loop.call_soon(fail)
+        loop.call_exception_handler({"message": "something else"})
+        await asyncio.sleep(0.01)
+        runtime.request_stop()
+
+    _, logs = life(act)
+    faults = [line for line in logs if line["event"] == "internal-error"]
+    assert [str(line.get("exc_info", line["subject"])) for line in faults] == ["something else", "boom"]
+
+
 def test_port_in_use_ends_the_start() -> None:
     async def main(port: int) -> None:
         await Runtime(config(), (parse_listener(f"udp:127.0.0.1:{port}"),)).run()

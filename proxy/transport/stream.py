@@ -183,6 +183,9 @@ class StreamConnection(asyncio.Protocol):
         if messages:
             self._half_since = self._last_read
             self._take(flow, messages)
+            if framer.error is not None and not flow.closed:
+                self._fail(flow, framer.error)
+                return
         elif not self._half_since:
             self._half_since = self._last_read
         if not framer.pending_bytes:

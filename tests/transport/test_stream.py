@@ -113,6 +113,15 @@ async def test_stream_that_can_not_be_framed_is_reported_and_closed(
     assert line.hooks.messages == []
 
 
+async def test_messages_before_the_fault_are_taken_first(start: Start, tls: TlsSettings) -> None:
+    line = await dial(start, tls, "tcp")
+    line.hooks.on_message = lambda _, flow: line.transports.send(flow, b"answer")
+    line.writer.write(message("1") + message("2") + b"\r\rgarbage" + message("3"))
+    assert await line.closed() == b"answeranswer"
+    assert [data for data, _ in line.hooks.messages] == [message("1"), message("2")]
+    assert len(line.hooks.errors) == 1
+
+
 @both
 async def test_what_was_sent_leaves_before_a_connection_is_closed(
     start: Start, tls: TlsSettings, transport: str
