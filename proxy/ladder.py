@@ -104,10 +104,11 @@ def _moment(event: Event) -> float:
 def _message_line(time: str, event: Event) -> Text:
     label, status = _label(event["message"])
     style = "red" if status >= 400 else "green" if status >= 200 else "cyan" if not status else ""
-    outwards = (event["leg"] == "b") == (event["direction"] == "out")
+    callers = event["leg"] == "a"
+    outwards = callers == (event["direction"] == "in")
     arrow = _arrow(label, rightwards=outwards)
     empty = " " * _GAP
-    gaps = ((empty, ""), (arrow, style)) if event["leg"] == "b" else ((arrow, style), (empty, ""))
+    gaps = ((arrow, style), (empty, "")) if callers else ((empty, ""), (arrow, style))
     line = Text.assemble((time, "dim"), (_LIFELINE, "dim"), gaps[0], (_LIFELINE, "dim"), gaps[1], (_LIFELINE, "dim"))
     changes = event.get("changes")
     if changes:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from proxy.b2bua.config import StackConfig
+from proxy.b2bua.config import Route, StackConfig
 from proxy.commands.prepare import prepare
 from proxy.rewrite.engine import RuleSet
 from proxy.rulefiles import RuleFileError, load_file
@@ -61,7 +61,8 @@ def _settings_table(settings: Settings, config: StackConfig) -> Table:
         "listen": ", ".join(map(str, settings.listeners())),
         "public address": config.public_address,
         "targets": "\n".join(f"{target.name}: {target.uri}" for target in config.targets.values()),
-        "allow": ", ".join(settings.allow) + f" ({len(config.allow)} ranges)",
+        "allow": f"{', '.join(settings.allow)} ({len(config.allow)} ranges)" if settings.allow else "nobody",
+        **_optional_rows(settings, config),
         "others get": "403 Forbidden" if config.refuse_strangers else "no answer",
         "codecs": ", ".join(config.codecs),
         "crypto": ", ".join(config.crypto_suites),
@@ -77,6 +78,26 @@ def _settings_table(settings: Settings, config: StackConfig) -> Table:
     return table
 
 
+def _optional_rows(settings: Settings, config: StackConfig) -> dict[str, str]:
+    """What is shown only where it is set."""
+    rows: dict[str, str] = {}
+    if config.trunks:
+        trunks = (f"{name}: {', '.join(trunk.allow)} {trunk.listener}" for name, trunk in settings.trunks.items())
+        rows["trunks"] = "\n".join(text.rstrip() for text in trunks)
+    if config.routes:
+        rows["routes"] = "\n".join(_route_text(route) for route in config.routes)
+    if config.users:
+        rows["users"] = f"{', '.join(config.users)} (realm {config.realm})"
+    return rows
+
+
+def _route_text(route: Route) -> str:
+    header = f"{route.header}: {route.header_value}" if route.header else ""
+    conditions = (("trunk", route.trunk), ("dialed", route.dialed), ("header", header))
+    given = ", ".join(f"{name} {value}" for name, value in conditions if value) or "every call"
+    return f"{given} -> {', '.join(route.targets)}" + (f" with rules {route.rules}" if route.rules else "")
+
+
 def _masked(settings: Settings) -> list[str]:
     redaction = settings.redaction
     shown = (("phone numbers", redaction.mask_numbers), ("keys and credentials", redaction.mask_secrets))
@@ -87,11 +108,13 @@ def _attempts_table(config: StackConfig) -> Table:
     table = Table(title="\nAttempts", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("attempt", "rules", "target"):
         table.add_column(column)
-    first_target = next(iter(config.targets))
+    preferred = next(iter(config.targets)) if len(config.targets) == 1 else "the preferred one that is up"
+    if config.routes:
+        preferred = "by its route"
     plans = config.retry.attempts
     for number in range(1, config.retry.max_attempts + 1):
         plan = plans[min(number, len(plans)) - 1]
-        table.add_row(str(number), plan.rules or config.default_rules, plan.target or first_target)
+        table.add_row(str(number), plan.rules or config.default_rules, plan.target or preferred)
     return table
 
 

@@ -53,6 +53,7 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         settings.listeners(),
         tls=settings.tls_settings(),
         sinks=sinks,
+        stream=settings.stream_settings(),
         drain_s=settings.drain_s,
     )
     try:

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from proxy import __version__
-from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, StackConfig, Target
+from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, Route, StackConfig, Target, Trunk
 from proxy.rewrite.engine import RuleSet
 from proxy.settings.sections import (
+    CallsSection,
+    ConnectionsSection,
     LimitsSection,
     RedactionSection,
     RetrySection,
+    RouteSection,
+    TargetSection,
     TimersSection,
     TlsSection,
+    TrunkSection,
     Words,
 )
-from proxy.settings.sources import EnvironmentSource, FileSource, SettingsError, from_json, nearest, split_list
-from proxy.settings.values import check_each, expand_network, host_or_address, is_private, split_target, target_uri
+from proxy.settings.sources import (
+    EnvironmentSource,
+    FileSource,
+    SettingsError,
+    from_json,
+    json_text,
+    nearest,
+    split_list,
+)
+from proxy.settings.values import check_each, expand_network, host_or_address, is_private, name_targets, target_uri
 from proxy.transaction.timers import TimerSettings
 from proxy.transport import Listener, parse_listener
+from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import TlsSettings
 
 __all__ = ["DEFAULT_RULES", "NO_ADDRESS", "NO_PROJECT", "Settings"]
 
 OPENAI_HOST: Final = "sip.api.openai.com"
 DEFAULT_RULES: Final = "twilio-openai"
+DEFAULT_TARGET: Final = "openai"
 PROJECT_PLACEHOLDER: Final = "{openai_project_id}"
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
 NO_PROJECT: Final = (
@@ -55,10 +70,18 @@ class Settings(BaseSettings):
     """The IP address or name that peers reach this host at. Default: that of the first listener, if it has one."""
     openai_project_id: str | None = None
     """The project (`proj_…`) that calls go to. Not needed when every target names a user of its own."""
-    targets: Mapping[str, str] = Field(default_factory=dict)
-    """Where calls go: name to SIP URI, the first one is the default. `{openai_project_id}` stands for the project."""
+    targets: Mapping[str, TargetSection] = Field(default_factory=dict)
+    """Where calls go, by name, in order of preference: a SIP URI each, or a mapping of `uri` and more."""
     allow: Words = ("twilio",)
     """Who may call: addresses, ranges (`192.0.2.0/24`) and the named lists `twilio` and `openai`."""
+    trunks: Mapping[str, TrunkSection] = Field(default_factory=dict)
+    """Named sources of calls, for routes."""
+    routes: Annotated[tuple[RouteSection, ...], BeforeValidator(json_text)] = ()
+    """Which calls go to which targets; the first one that fits decides. Default: every call may go to every target."""
+    users: Mapping[str, SecretStr] = Field(default_factory=dict)
+    """Passwords by name: others than those in `allow` may call when they prove to be one of these (digest)."""
+    realm: str = "trunkline"
+    """The realm of the challenges for `users`."""
     refuse_strangers: bool = False
     """Whether others get 403 instead of silence."""
     rules: Words = ()
@@ -71,7 +94,9 @@ class Settings(BaseSettings):
     """The codecs that rules call `safe`, in order of preference."""
     crypto_suites: Words = ("AES_CM_128_HMAC_SHA1_80",)
     """The SRTP suites that rules call `safe`."""
+    calls: CallsSection = CallsSection()
     timers: TimersSection = TimersSection()
+    connections: ConnectionsSection = ConnectionsSection()
     limits: LimitsSection = LimitsSection()
     redaction: RedactionSection = RedactionSection()
     events_file: Path | None = None
@@ -121,20 +146,36 @@ class Settings(BaseSettings):
         """From text or a list (environment, flags): `name=uri` or a URI alone; JSON may hold the mapping itself."""
         if isinstance(value, str):
             value = from_json(value) if value.lstrip().startswith("{") else split_list(value)
-        if not isinstance(value, Sequence):
+        if isinstance(value, Sequence):
+            value = name_targets([str(item) for item in value])
+        if not isinstance(value, Mapping):
             return value
-        named: dict[str, object] = {}
-        for number, item in enumerate(value, 1):
-            name, uri = split_target(str(item), number)
-            if name in named:
-                raise ValueError(f"two targets are named {name}")
-            named[name] = uri
-        return named
+        return {name: {"uri": item} if isinstance(item, str) else item for name, item in value.items()}
 
     @field_validator("targets")
     @classmethod
-    def _target_uris(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        check_each(value.items(), lambda item: target_uri(item[0], item[1].replace(PROJECT_PLACEHOLDER, "proj_x")))
+    def _target_uris(cls, value: Mapping[str, TargetSection]) -> Mapping[str, TargetSection]:
+        uris = [(name, target.uri.replace(PROJECT_PLACEHOLDER, "proj_x")) for name, target in value.items()]
+        check_each(uris, lambda item: target_uri(*item))
+        return value
+
+    @field_validator("trunks")
+    @classmethod
+    def _trunk_ranges(cls, value: Mapping[str, TrunkSection]) -> Mapping[str, TrunkSection]:
+        check_each([text for trunk in value.values() for text in trunk.allow], expand_network)
+        check_each([trunk.listener for trunk in value.values() if trunk.listener], parse_listener)
+        return value
+
+    @field_validator("trunks", "users", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return json_text(value)
+
+    @field_validator("codecs", "crypto_suites")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("may not be empty")
         return value
 
     @field_validator("allow")
@@ -159,23 +200,36 @@ class Settings(BaseSettings):
     def _complete(self) -> Settings:
         problems: list[str] = []
         if self.openai_project_id is None and (
-            not self.targets or any(PROJECT_PLACEHOLDER in uri for uri in self.targets.values())
+            not self.targets or any(PROJECT_PLACEHOLDER in target.uri for target in self.targets.values())
         ):
             problems.append(NO_PROJECT)
         if self.public_address is None and self._own_address() is None:
             problems.append(NO_ADDRESS)
         if self.tls.certificate is None and any(item.startswith("tls:") for item in self.listen):
             problems.append("tls.certificate is not set: a tls listener needs --tls-certificate and --tls-key")
-        names = self.target_uris() if not problems else {}
-        for number, attempt in enumerate(self.retry.attempts, 1):
-            if attempt.target is not None and names and attempt.target not in names:
-                problems.append(
-                    f"retry.attempts: attempt {number}: there is no target {attempt.target}"
-                    f"{nearest(attempt.target, list(names))} (targets: {', '.join(names)})"
-                )
+        problems += self._unknown_names()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unknown_names(self) -> list[str]:
+        """Names of targets and trunks that nothing has."""
+        targets = list(self.targets or (DEFAULT_TARGET,))
+        sources = [*self.trunks, *self.users]
+        used = [
+            (f"retry.attempts: attempt {number}", "target", attempt.target, targets)
+            for number, attempt in enumerate(self.retry.attempts, 1)
+        ]
+        for number, route in enumerate(self.routes, 1):
+            used += [(f"routes: route {number}", "target", name, targets) for name in route.targets]
+            used.append((f"routes: route {number}", "trunk", route.trunk, sources))
+        heard = [str(listener) for listener in self.listeners()]
+        used += [(f"trunks: {name}", "listener", trunk.listener, heard) for name, trunk in self.trunks.items()]
+        return [
+            f"{where}: there is no {kind} {name}{nearest(name, known)} ({kind}s: {', '.join(known) or 'none'})"
+            for where, kind, name, known in used
+            if name and name not in known
+        ]
 
     def _own_address(self) -> str | None:
         """The address of the first listener, if it is bound to one."""
@@ -202,18 +256,39 @@ class Settings(BaseSettings):
         tls = self.tls
         return TlsSettings(tls.certificate, tls.key, tls.ca_file, tls.verify, tls.minimum_version)
 
-    def target_uris(self) -> dict[str, Target]:
+    def stream_settings(self) -> StreamSettings:
+        """Limits of TCP and TLS connections, as the transports take them."""
+        given = self.connections
+        return StreamSettings(
+            connect_timeout_s=given.connect_timeout_s,
+            keepalive_s=given.keepalive_s,
+            idle_timeout_s=given.idle_timeout_s,
+            half_message_timeout_s=given.half_message_timeout_s,
+            max_connections=self.limits.max_connections,
+        )
+
+    def stack_targets(self) -> dict[str, Target]:
         """The targets by name, in order."""
-        texts = self.targets or {"openai": f"sip:{PROJECT_PLACEHOLDER}@{OPENAI_HOST};transport=tls"}
+        given = self.targets or {
+            DEFAULT_TARGET: TargetSection(uri=f"sip:{PROJECT_PLACEHOLDER}@{OPENAI_HOST};transport=tls")
+        }
         project = self.openai_project_id or ""
         return {
-            name: Target(name, target_uri(name, text.replace(PROJECT_PLACEHOLDER, project)))
-            for name, text in texts.items()
+            name: Target(
+                name,
+                target_uri(name, item.uri.replace(PROJECT_PLACEHOLDER, project)),
+                at if item.priority is None else item.priority,
+                item.weight,
+                item.username,
+                item.password.get_secret_value(),
+                item.ping_s,
+            )
+            for at, (name, item) in enumerate(given.items())
         }
 
     def networks(self) -> tuple[Network, ...]:
         """Who may call, as ranges."""
-        return tuple(network for item in self.allow for network in expand_network(item))
+        return _ranges(self.allow)
 
     def notes(self) -> list[str]:
         """What is allowed, and yet probably not meant."""
@@ -222,8 +297,8 @@ class Settings(BaseSettings):
             for network in self.networks()
             if network.first == 0 and network.last.bit_length() >= 32
         ]
-        if not self.allow:
-            notes.append("allow is empty: nobody may call")
+        if not (self.allow or self.trunks or self.users):
+            notes.append("allow is empty, and there are no trunks or users: nobody may call")
         if not self.tls.verify:
             notes.append("tls.verify is off: anybody can pose as the target")
         if any(item.host in _WILDCARDS for item in self.listeners()) and is_private(self.address()):
@@ -258,6 +333,9 @@ class Settings(BaseSettings):
             for number, attempt in enumerate(self.retry.attempts, 1)
             if attempt.rules is not None
         ]
+        wanted += [
+            (f"routes: route {number}", route.rules) for number, route in enumerate(self.routes, 1) if route.rules
+        ]
         problems = [
             f"{where}: there is no rule set {name}{nearest(name, list(rules))} (rule sets: {', '.join(rules)})"
             for where, name in wanted
@@ -266,18 +344,29 @@ class Settings(BaseSettings):
         if problems:
             raise SettingsError(problems)
         return StackConfig(
-            targets=self.target_uris(),
+            targets=self.stack_targets(),
             rules=rules,
             default_rules=default_rules,
             allow=self.networks(),
+            trunks=tuple(Trunk(name, _ranges(trunk.allow), trunk.listener) for name, trunk in self.trunks.items()),
+            routes=tuple(
+                Route(route.targets, route.trunk, route.dialed, route.header.lower(), route.header_value, route.rules)
+                for route in self.routes
+            ),
+            users={name: password.get_secret_value() for name, password in self.users.items()},
+            realm=self.realm,
             refuse_strangers=self.refuse_strangers,
             codecs=self.codecs,
             crypto_suites=self.crypto_suites,
             public_address=self.address(),
             retry=self.retry_policy(),
             timers=TimerSettings(self.timers.t1_s, self.timers.t2_s, self.timers.t4_s),
-            ring_timeout_s=self.limits.ring_timeout_s,
+            **self.calls.model_dump(),
             max_calls=self.limits.max_calls,
             retry_after_s=self.limits.retry_after_s,
             user_agent=self.user_agent,
         )
+
+
+def _ranges(texts: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(network for text in texts for network in expand_network(text))

@@ -5,26 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from proxy.settings.sources import from_json, split_list
+from proxy.settings.sources import json_text, split_list
 
 __all__ = [
     "AttemptSection",
+    "CallsSection",
+    "ConnectionsSection",
     "LimitsSection",
     "RedactionSection",
     "RetrySection",
+    "RouteSection",
     "Section",
+    "TargetSection",
     "TimersSection",
     "TlsSection",
+    "TrunkSection",
     "Words",
 ]
 
 _NEVER_RETRIED = "403, 404, 486, 487 and 6xx are final answers and are never retried"
-
-
-def _attempts(value: object) -> object:
-    return from_json(value) if isinstance(value, str) else value
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(split_list)]
@@ -85,7 +86,7 @@ class RetrySection(Section):
         "timeout",
     )
     """Outcomes worth another attempt: final statuses, `transport` (target out of reach), `timeout` (no answer)."""
-    max_attempts: int = Field(4, ge=1, le=20)
+    max_attempts: int = Field(6, ge=1, le=20)
     """Attempts in all, the first one included; 1 turns retries off."""
     answer_timeout_s: float = Field(8.0, gt=0, le=180)
     """How long an attempt may go without any answer other than 100, in seconds."""
@@ -99,7 +100,7 @@ class RetrySection(Section):
     """The longest wait, in seconds."""
     jitter: float = Field(0.2, ge=0, le=1)
     """The share of a wait that is random."""
-    attempts: Annotated[tuple[AttemptSection, ...], BeforeValidator(_attempts)] = (
+    attempts: Annotated[tuple[AttemptSection, ...], BeforeValidator(json_text)] = (
         AttemptSection(),
         AttemptSection(),
         AttemptSection(rules="minimal"),
@@ -118,6 +119,84 @@ class RetrySection(Section):
     @classmethod
     def _some(cls, value: tuple[AttemptSection, ...]) -> tuple[AttemptSection, ...]:
         return value or (AttemptSection(),)
+
+
+class TargetSection(Section):
+    """Where calls go. Plain text stands for its `uri`."""
+
+    uri: str
+    """SIP URI of the target; `{openai_project_id}` stands for the project."""
+    priority: int | None = Field(None, ge=0)
+    """Low ones are tried first. Default: the position in `targets`."""
+    weight: int = Field(1, ge=1)
+    """The share of calls among targets of one priority."""
+    username: str = ""
+    """Name for the target's digest challenges."""
+    password: SecretStr = SecretStr("")
+    """Password for them."""
+    ping_s: float = Field(0.0, ge=0, le=3600)
+    """How often the target gets an OPTIONS, in seconds; 0 for never. One that does not answer is tried last."""
+
+
+class TrunkSection(Section):
+    """A named source of calls, for routes."""
+
+    allow: Words
+    """Its addresses, ranges and named lists; they may call, whether or not the global `allow` has them."""
+    listener: str = ""
+    """The listener that its calls must come in by, as `transport:address:port`; default: any."""
+
+
+class RouteSection(Section):
+    """Which calls go to which targets; every condition that is given must hold."""
+
+    targets: Words
+    """Names of targets."""
+    trunk: str = ""
+    """Name of the trunk (or of the user in `users`) that the call comes from."""
+    dialed: str = ""
+    """Pattern for the user part of the Request-URI; `*` stands for any run of characters."""
+    header: str = ""
+    """Name of a header field that must be there."""
+    header_value: str = "*"
+    """Pattern for its value."""
+    rules: str = ""
+    """Name of the rule set of these calls, in place of the default one."""
+
+    @field_validator("targets")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("a route needs at least one target")
+        return value
+
+
+class CallsSection(Section):
+    """How calls are led."""
+
+    ring_timeout_s: float = Field(180.0, gt=0, le=3600)
+    """How long a call may ring before it is given up with 408, in seconds."""
+    max_call_s: float = Field(0.0, ge=0)
+    """The longest time that an answered call may last, in seconds; 0 for no limit."""
+    session_expires_s: int = Field(0, ge=0)
+    """The session interval (RFC 4028) that is asked for unasked, in seconds, at least 90; 0 leaves it to the peers."""
+    min_se_s: int = Field(90, ge=90)
+    """The shortest session interval that is taken, in seconds."""
+    reliable: Literal["auto", "always", "never"] = "auto"
+    """Whether reliable provisional responses (RFC 3262) are offered to targets; `auto`: where the caller wants them."""
+    refer: Literal["relay", "execute", "refuse"] = "relay"
+    """What becomes of a REFER: taken to the other leg, carried out here, or refused with 405."""
+    refer_tel_host: str = ""
+    """The host that a `tel:` URI in Refer-To is reached at."""
+    relay_early_media: bool = True
+    """Whether a provisional response keeps its SDP; else the caller gets a plain 180."""
+
+    @field_validator("session_expires_s")
+    @classmethod
+    def _long_enough(cls, value: int) -> int:
+        if 0 < value < 90:
+            raise ValueError("a session interval has at least 90 seconds (RFC 4028 section 4)")
+        return value
 
 
 class TimersSection(Section):
@@ -147,5 +226,18 @@ class LimitsSection(Section):
     """Calls in progress above which a new one gets 503."""
     retry_after_s: int = Field(5, ge=0, le=3600)
     """The Retry-After of that 503, in seconds."""
-    ring_timeout_s: float = Field(180.0, gt=0, le=3600)
-    """How long a call may ring before it is given up with 408, in seconds."""
+    max_connections: int = Field(10_000, ge=1)
+    """TCP and TLS connections that may be open that came in."""
+
+
+class ConnectionsSection(Section):
+    """TCP and TLS connections."""
+
+    connect_timeout_s: float = Field(5.0, gt=0, le=60)
+    """For opening one, TLS handshake included, in seconds."""
+    keepalive_s: float = Field(30.0, ge=1, le=3600)
+    """The longest time between two pings on one that we opened (RFC 5626), in seconds."""
+    idle_timeout_s: float = Field(600.0, ge=1)
+    """How long one that came in may go without a message while no call uses it, in seconds."""
+    half_message_timeout_s: float = Field(15.0, ge=1)
+    """How long a half-sent message may stand without progress, in seconds."""

@@ -34,6 +34,8 @@ _KUBERNETES = re.compile(
     r"TRUNKLINE(_\w+)?_(SERVICE_(HOST|PORT(_\w+)?)=|PORT(_\d+_(UDP|TCP|SCTP)(_\w+)?=|=(udp|tcp|sctp)://))"
 )
 
+_SECRET = frozenset(("password", "users"))
+
 Location = tuple[int | str, ...]
 
 
@@ -65,6 +67,11 @@ def from_json(text: str) -> object:
         return cast(object, json.loads(text))
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error.msg} at character {error.pos + 1}") from None
+
+
+def json_text(value: object) -> object:
+    """The value of text that holds JSON; what is no text stays as it is."""
+    return from_json(value) if isinstance(value, str) else value
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
@@ -237,6 +244,8 @@ def _what(detail: ErrorDetails, model: type[BaseModel]) -> str:
         if message.startswith(start):
             message = instead + message.removeprefix(start)
     given = detail["input"]
+    if not _SECRET.isdisjoint(detail["loc"]):
+        return message
     if detail["type"] == "value_error" or (isinstance(given, Mapping | Sequence) and not isinstance(given, str)):
         return message
     return f"{message} (given: {str(given)[:80]})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -18,7 +18,7 @@ __all__ = [
     "expand_network",
     "host_or_address",
     "is_private",
-    "split_target",
+    "name_targets",
     "target_uri",
 ]
 
@@ -77,12 +77,21 @@ def is_private(text: str) -> bool:
         return False
 
 
-def split_target(text: str, number: int) -> tuple[str, str]:
-    """`name=uri`, or a URI alone, which is named `main`, `target2`, `target3` …"""
-    name, equals, uri = text.partition("=")
-    if equals and name.strip().replace("-", "").replace("_", "").isalnum():
-        return name.strip(), uri.strip()
-    return ("main" if number == 1 else f"target{number}"), text
+def name_targets(texts: Sequence[str]) -> dict[str, str]:
+    """Targets by name from `name=uri` and URIs alone, which are named `main`, `target2`, `target3` by their position.
+
+    Raises ValueError for a name that stands twice.
+    """
+    named: dict[str, str] = {}
+    for number, text in enumerate(texts, 1):
+        name, equals, uri = text.partition("=")
+        name = name.strip()
+        if not equals or not name.replace("-", "").replace("_", "").isalnum():
+            name, uri = "main" if number == 1 else f"target{number}", text
+        if name in named:
+            raise ValueError(f"two targets are named {name}")
+        named[name] = uri.strip()
+    return named
 
 
 def target_uri(name: str, text: str) -> Uri:
