@@ -52,6 +52,8 @@ class RetryPolicy:
         on_timeout: whether an INVITE without any final answer in `answer_timeout_s` is.
         max_attempts: attempts in all, the first one included.
         answer_timeout_s: how long one attempt may go without a provisional or final answer other than 100.
+        hop_timeout_s: how long one address of a target may go without any answer, 100 included, before the next one is
+            tried within the same attempt.
         deadline_s: from the caller's INVITE on, the time after which no new attempt starts and a running one without
             an answer ends.
         backoff_initial_s, backoff_factor, backoff_max_s: the wait before attempt 2, its growth, its ceiling.
@@ -62,8 +64,9 @@ class RetryPolicy:
     statuses: frozenset[int] = frozenset((400, 408, 500, 502, 503, 504))
     on_transport_failure: bool = True
     on_timeout: bool = True
-    max_attempts: int = 4
+    max_attempts: int = 6
     answer_timeout_s: float = 8.0
+    hop_timeout_s: float = 2.5
     deadline_s: float = 25.0
     backoff_initial_s: float = 0.2
     backoff_factor: float = 2.0

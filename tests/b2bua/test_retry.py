@@ -118,7 +118,8 @@ def test_reason_phrase_with_odd_characters_survives_and_injects_nothing(bench: B
     assert "\\" not in reason
 
 
-def test_all_attempts_used_up_gives_the_last_failure(bench: Bench) -> None:
+def test_all_attempts_used_up_gives_the_last_failure(make_bench: BenchMaker) -> None:
+    bench = make_bench(retry=RetryPolicy(max_attempts=4))
     bench.invite()
     for status in (400, 500, 502, 504):
         bench.respond(status, f"Number {status}")
