@@ -15,44 +15,66 @@ from proxy.sip.message import Header, Request, Response
 __all__ = ["DigestClient", "DigestServer"]
 
 _MAX_CHALLENGES: Final = 3
+_MAX_REALMS: Final = 8
 _NONCE_LIFE_S: Final = 300.0
 _MAX_NONCES: Final = 10_000
 
 
-class DigestClient:
-    """Answers the challenges of one target in one call. It never loops: the same credentials are not offered twice for
-    a nonce that is not stale."""
+class _Answer:
+    """What answers one challenge, and how often it did."""
 
-    __slots__ = ("_challenge", "_count", "_left", "_new_id", "_password", "_username")
+    __slots__ = ("challenge", "count")
+
+    def __init__(self, challenge: Challenge) -> None:
+        self.challenge = challenge
+        self.count = 0
+
+
+class DigestClient:
+    """Answers the challenges that one target, and the proxies before it, put to us in one call.
+
+    It never loops: credentials that were just refused are not offered again unless their nonce was stale, and no
+    request is challenged more than three times.
+    """
+
+    __slots__ = ("_answers", "_left", "_new_id", "_password", "_username")
 
     def __init__(self, username: str, password: str, new_id: Callable[[], str]) -> None:
         self._username = username
         self._password = password
         self._new_id = new_id
-        self._challenge: Challenge | None = None
-        self._count = 0
+        self._answers: dict[tuple[bool, str], _Answer] = {}
         self._left = _MAX_CHALLENGES
 
     def take(self, response: Response) -> bool:
-        """Take a 401 or 407; whether the request is worth sending again."""
+        """Take a final response; whether its request is worth sending again, now that there are credentials for it."""
+        if response.status not in (401, 407):
+            self._left = _MAX_CHALLENGES
+            return False
         challenge = best_challenge(response)
         if challenge is None or not self._username or not self._left:
             return False
-        known = self._challenge
-        if known is not None and not challenge.stale and known.realm == challenge.realm and self._count <= 1:
-            return False  # These very credentials were just refused.
+        key = (challenge.proxy, challenge.realm)
+        known = self._answers.get(key)
+        if known is not None and not challenge.stale:
+            just_refused = known.count <= 1 or known.challenge.nonce == challenge.nonce
+            if just_refused:
+                return False
         self._left -= 1
-        self._challenge = challenge
-        self._count = 0
+        if known is None and len(self._answers) >= _MAX_REALMS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = _Answer(challenge)
         return True
 
     def lines(self, method: str, uri: str) -> tuple[Header, ...]:
-        """The credentials for a request, once there was a challenge."""
-        challenge = self._challenge
-        if challenge is None:
-            return ()
-        self._count += 1
-        return (challenge.answer(self._username, self._password, method, uri, self._new_id(), self._count),)
+        """The credentials for a request: one header field for each realm that asked for some."""
+        found: list[Header] = []
+        for answer in self._answers.values():
+            answer.count += 1
+            found.append(
+                answer.challenge.answer(self._username, self._password, method, uri, self._new_id(), answer.count)
+            )
+        return tuple(found)
 
 
 class DigestServer:

@@ -21,7 +21,7 @@ def check_records(events: list[Event], sent: Iterable[bytes]) -> int:
     """
     wire = set(sent)
     crossed = 0
-    last: dict[tuple[str, str, str, str], Message] = {}
+    inbound: list[tuple[tuple[str, str, str], str, Message]] = []
     first: dict[str, Request] = {}
     recorded: set[bytes] = set()
     for event in events:
@@ -33,7 +33,7 @@ def check_records(events: list[Event], sent: Iterable[bytes]) -> int:
         kind = "request" if isinstance(message, Request) else "response"
         method = message.method if isinstance(message, Request) else message.cseq.method
         if event.fields["direction"] == "in":
-            last[event.call, event.leg, kind, method] = message
+            inbound.append(((event.call, kind, method), event.leg, message))
             if isinstance(message, Request) and method == "INVITE":
                 first.setdefault(event.call, message)
             continue
@@ -44,13 +44,19 @@ def check_records(events: list[Event], sent: Iterable[bytes]) -> int:
         if changes is None:
             continue
         assert isinstance(changes, list)
-        if method == "INVITE" and isinstance(message, Request) and message.to.tag is None:
-            source: Message = first[event.call]
+        made_from = event.fields.get("source")
+        if made_from is not None:
+            assert isinstance(made_from, Message)
+            source = made_from
+            assert any(source is came for _, _, came in inbound), "made from what never came"
+        elif method == "INVITE" and isinstance(message, Request) and message.to.tag is None:
+            source = first[event.call]
         else:
-            source = last[event.call, "b" if event.leg == "a" else "a", kind, method]
+            wanted = (event.call, kind, method)
+            source = next(came for key, leg, came in reversed(inbound) if key == wanted and leg != event.leg)
         check_changes(source, message, changes)
         crossed += 1
-    calls = {message.get("call-id") for message in last.values()}
+    calls = {message.get("call-id") for _, _, message in inbound}
     refused = {(e.fields["call_id"], e.fields["status"]) for e in recorded_refusals(events)}
     for data in wire - recorded:
         check_unrecorded(data, calls, refused)
