@@ -26,6 +26,7 @@ _HASHES: Final[dict[str, Callable[[bytes], hashlib._Hash]]] = {
     "SHA-256": hashlib.sha256,
 }
 _STRENGTH: Final = ("SHA-256", "MD5")
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
 def _hash(algorithm: str, text: str) -> str:
@@ -57,7 +58,9 @@ def _fields(value: str) -> dict[str, str]:
         if not equals:
             continue
         text = text.strip()
-        if len(text) > 1 and text[0] == text[-1] == '"':
+        if text.startswith('"') and (len(text) == 1 or text[-1] != '"'):
+            raise SipError(400, "Unterminated quoted string")
+        if text.startswith('"'):
             text = text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
         found[name.strip().lower()] = text
     return found
@@ -174,10 +177,7 @@ class Credentials:
     @property
     def count(self) -> int:
         """The nonce count; 0 when it is malformed."""
-        try:
-            return int(self.nc, 16)
-        except ValueError:
-            return 0
+        return int(self.nc, 16) if len(self.nc) == 8 and _HEX.issuperset(self.nc) else 0
 
     def proves(self, password: str, method: str) -> bool:
         """Whether they were made with this password for a request of this method. Only `qop=auth` counts."""
