@@ -360,7 +360,9 @@ def _run_openai(config: OpenAiConfig, duration_s: float | None, file: Path | Non
     try:
         report = uvloop.run(serve_openai(config, duration_s))
         write_report(report, file, as_json=as_json, title="What OpenAI saw")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        _fail(error.strerror or str(error))
+    except ValueError as error:
         _fail(str(error))
 
 

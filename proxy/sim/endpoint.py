@@ -62,21 +62,45 @@ def parse_listen(text: str) -> Listen:
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
-    """TLS for a listener, from PEM files. Raises OSError or ssl.SSLError for files that are no use."""
+    """TLS for a listener, from PEM files. Raises ValueError for files that are no use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ValueError(f"certificate {certificate} and key {key}: {error.strerror or error}") from error
     return context
 
 
 def client_context(ca_file: str | None = None, *, verify: bool = True) -> ssl.SSLContext:
-    """TLS for connections that we open, trusting the CAs of a PEM file, or the system's."""
-    context = ssl.create_default_context(cafile=ca_file)
+    """TLS for connections that we open, trusting the CAs of a PEM file, or the system's.
+
+    Raises ValueError for a file that is no use.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ValueError(f"CA file {ca_file}: {error.strerror or error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _bind(listen: Listen) -> socket.socket:
+    """A socket that is bound. Raises OSError with the listener in its text."""
+    kind = socket.SOCK_DGRAM if listen.transport == "udp" else socket.SOCK_STREAM
+    sock = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((listen.host, listen.port))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"{listen}: {error.strerror or error}") from error
+    return sock
 
 
 def _local_address(hop: Hop) -> str:
@@ -273,30 +297,21 @@ class Endpoint:
 
     async def listen(self, listen: Listen, tls: ssl.SSLContext | None = None) -> Listen:
         """Open a listener, and return where it really listens. Raises OSError, with the listener in its text."""
-        try:
-            if listen.transport == "udp":
-                _, udp = await self.loop.create_datagram_endpoint(
-                    lambda: _Udp(self), local_addr=(listen.host, listen.port)
-                )
-                self._sockets.udp.append(udp)
-                return Listen("udp", listen.host, udp.local[1])
-            if listen.transport == "tls" and tls is None:
-                raise OSError("a TLS listener needs a certificate")
-            context = tls if listen.transport == "tls" else None
-            # The socket is bound first, so that every connection knows the port that it came in by.
-            sock = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((listen.host, listen.port))
-            except OSError:
-                sock.close()
-                raise
-            bound = Listen(listen.transport, listen.host, sock.getsockname()[1])
-            server = await self.loop.create_server(
-                lambda: _Stream(self, bound.transport, bound), sock=sock, ssl=context, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise OSError(error.errno, f"{listen}: {error.strerror or error}") from error
+        if listen.transport == "tls" and tls is None:
+            raise OSError(None, f"{listen}: a TLS listener needs a certificate")
+        # The socket is bound first, so that a connection knows the port that it came in by.
+        sock = _bind(listen)
+        bound = Listen(listen.transport, listen.host, sock.getsockname()[1])
+        if listen.transport == "udp":
+            _, udp = await self.loop.create_datagram_endpoint(lambda: _Udp(self), sock=sock)
+            self._sockets.udp.append(udp)
+            return bound
+        server = await self.loop.create_server(
+            lambda: _Stream(self, bound.transport, bound),
+            sock=sock,
+            ssl=tls if listen.transport == "tls" else None,
+            backlog=_BACKLOG,
+        )
         self._sockets.servers.append(server)
         return bound
 

@@ -60,7 +60,7 @@ class Faults:
         server_error: 500.
         codecs: 400 Invalid SDP offer for an offer with a codec outside this set; empty takes any.
         reject_odd_sdp: 400 Invalid SDP offer for ICE, DTLS and WebRTC attributes and for dangling or doubled rtpmaps.
-        reject_duplicate_params: 403 for a URI parameter that stands twice in Request-URI, To or Contact.
+        reject_duplicate_params: 403 for a URI parameter that stands twice in Request-URI or Contact.
         reject_duplicate_headers: 400 for a header field that may stand once and stands twice.
         reject_folding: 400 for a folded header field.
         late_webhook: the webhook leaves `late_webhook_ms` late, so that the accept may come too late.
@@ -186,7 +186,7 @@ class FaultPlan:
 
 
 def _has_duplicate_params(request: Request) -> bool:
-    texts = [request.uri, request.to.uri_text]
+    texts = [request.uri]
     try:
         texts.extend(parse_name_addr(value).uri_text for value in request.values("contact"))
         uris = [parse_uri(text) for text in texts]

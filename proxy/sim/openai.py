@@ -130,7 +130,7 @@ class OpenAiSim:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen. Raises OSError for an address in use or a certificate that is no use; nothing is left open then."""
+        """Listen. Raises OSError for an address in use, ValueError for unusable files; nothing is left open then."""
         try:
             context = None
             if any(listen.transport == "tls" for listen in self._listen):
@@ -281,14 +281,15 @@ class OpenAiSim:
         except SdpError:
             record.fault = "unreadable-sdp"
             record.status, record.reason = 400, "Invalid SDP offer"
+            record.ended_at = now
             self._respond(tx, 400, record.reason)
             return
         decision = self._plan.decide(request, offer, record.key, record.attempt)
         record.fault = decision.fault
-        if decision.fault == "reset":
-            self.endpoint.close_flow(flow, reset=True)
-            return
-        if decision.fault == "silent":
+        if decision.fault in ("reset", "silent"):
+            record.ended_at = now
+            if decision.fault == "reset":
+                self.endpoint.close_flow(flow, reset=True)
             return
         call = OpenAiCall(self, tx, record, decision, offer)
         tx.user = call

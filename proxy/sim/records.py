@@ -72,8 +72,8 @@ class CallRecord:
 
     @property
     def in_progress(self) -> bool:
-        """Whether the target still has something to do for the call."""
-        return not self.ended_by if self.answered else not self.status
+        """Whether the call is not over yet."""
+        return not self.ended_at
 
     def to_dict(self) -> dict[str, Any]:
         """All fields; the INVITE as text, its bytes that are not UTF-8 as replacement characters."""

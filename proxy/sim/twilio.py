@@ -111,8 +111,8 @@ class TwilioConfig:
 async def place_calls(config: TwilioConfig, on_progress: Callable[[Progress], None] | None = None) -> Report:
     """Place calls, and report when all of them are over.
 
-    `on_progress` is called about ten times a second. Raises PublicTarget, ValueError for a target that is no SIP URI,
-    and OSError when it can't be reached at all.
+    `on_progress` is called about ten times a second. Raises PublicTarget, ValueError for a target that is no SIP URI
+    or a CA file that is no use, and OSError when the target can't be reached at all.
     """
     return await TwilioSim(config, on_progress).run()
 
