@@ -326,7 +326,7 @@ def test_attempt_fails_when_no_address_can_be_reached(bench: Bench) -> None:
     assert bench.caller_saw[:2] == ["100 INVITE", "503 INVITE"]
     assert [event.fields["detail"] for event in bench.events if event.kind == "attempt-end"] == [
         "connection refused"
-    ] * 4
+    ] * 6
 
 
 def test_answers_for_searches_that_nobody_waits_for_do_nothing(bench: Bench) -> None:

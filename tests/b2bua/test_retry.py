@@ -119,7 +119,7 @@ def test_reason_phrase_with_odd_characters_survives_and_injects_nothing(bench: B
 
 
 def test_all_attempts_used_up_gives_the_last_failure(make_bench: BenchMaker) -> None:
-    bench = make_bench(retry=RetryPolicy(max_attempts=4))
+    bench = make_bench(transport="tcp", retry=RetryPolicy(max_attempts=4))
     bench.invite()
     for status in (400, 500, 502, 504):
         bench.respond(status, f"Number {status}")
@@ -141,7 +141,7 @@ def test_never_on_final_refusals(bench: Bench, status: int) -> None:
     bench.advance(60)
     assert len(bench.invites) == 1
     assert bench.caller_saw[1] == f"{status} INVITE"
-    assert bench.to_caller[1].start_line == f"SIP/2.0 {status} Said so"  # type: ignore[attr-defined]
+    assert bench.to_caller[1].start_line == f"SIP/2.0 {status} Said so"
 
 
 def test_retry_after_is_honoured_where_it_fits(bench: Bench) -> None:
@@ -367,7 +367,7 @@ def test_target_that_can_never_be_reached_gives_503_with_a_reason(bench: Bench) 
     bench.unreachable = True
     bench.invite()
     bench.advance(5)
-    assert bench.to_caller[1].start_line == "SIP/2.0 503 Service Unavailable"  # type: ignore[attr-defined]
+    assert bench.to_caller[1].start_line == "SIP/2.0 503 Service Unavailable"
     assert bench.to_caller[1].get("reason") == 'SIP;cause=503;text="Service Unavailable"'
 
 
