@@ -50,7 +50,7 @@ def bracketed(host: str) -> str:
 
 
 def parse_listener(text: str) -> Listener:
-    """Parse `transport:address:port`, an IPv6 address in brackets.
+    """Parse `transport:address:port`, an IPv6 address in brackets. `[::]` takes IPv6 only, `0.0.0.0` IPv4 only.
 
     Raises ValueError that says what is wrong and what is expected.
     """

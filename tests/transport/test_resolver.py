@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
@@ -122,16 +122,32 @@ def clock() -> Clock:
     return Clock()
 
 
+Make = Callable[[float], Resolver]
+
+
 @pytest.fixture
-async def resolver(server: DnsServer, clock: Clock, tmp_path: Path) -> AsyncIterator[Resolver]:
+async def make_resolver(server: DnsServer, clock: Clock, tmp_path: Path) -> AsyncIterator[Make]:
+    """`make_resolver(timeout_s)`: a resolver that asks the server."""
     hosts = tmp_path / "hosts"
     hosts.write_text(
         "127.0.0.1 localhost\n# note\n2001:db8::44 pinned.example Other\n192.0.2.44\tpinned.example #x\nbad line\n"
     )
-    lookups = Lookups([server.address], hosts_file=hosts, timeout_s=0.3, clock=clock)
-    resolver = Resolver(lookups, uniform=lambda: 0.0)
-    yield resolver
-    await resolver.close()
+    made: list[Resolver] = []
+
+    def make(timeout_s: float) -> Resolver:
+        lookups = Lookups([server.address], hosts_file=hosts, timeout_s=timeout_s, clock=clock)
+        made.append(Resolver(lookups, uniform=lambda: 0.0))
+        return made[-1]
+
+    yield make
+    for resolver in made:
+        await resolver.close()
+
+
+@pytest.fixture
+def resolver(make_resolver: Make) -> Resolver:
+    """One that is patient, so that a busy machine can't make it ask twice."""
+    return make_resolver(10.0)
 
 
 def hops(*texts: str, server_name: str = "") -> list[Hop]:
@@ -302,8 +318,9 @@ async def test_one_who_gives_up_does_not_disturb_the_others(resolver: Resolver) 
 
 @pytest.mark.parametrize("way", ["silent", "failing"])
 async def test_last_good_answer_serves_while_dns_is_down(
-    resolver: Resolver, server: DnsServer, clock: Clock, way: str
+    make_resolver: Make, server: DnsServer, clock: Clock, way: str
 ) -> None:
+    resolver = make_resolver(0.9 if way == "silent" else 10.0)
     uri = parse_uri("sip:example.com;transport=tls")
     good = await resolver.resolve(uri)
     clock.now += 4000
@@ -320,13 +337,14 @@ async def test_last_good_answer_serves_while_dns_is_down(
     assert (await resolver.resolve(uri))[0].host == "192.0.2.11"
 
 
-async def test_dns_that_never_answered_is_an_error_in_bounded_time(resolver: Resolver, server: DnsServer) -> None:
+async def test_dns_that_never_answered_is_an_error_in_bounded_time(make_resolver: Make, server: DnsServer) -> None:
+    resolver = make_resolver(0.3)
     server.silent = True
     loop = asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(ResolveError, match=r"no address for other\.example"):
         await resolver.resolve(parse_uri("sip:other.example"))
-    assert loop.time() - begun < 3
+    assert loop.time() - begun < 5
 
 
 def test_srv_records_are_drawn_by_weight() -> None:
