@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -11,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from proxy import __version__
 from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, Route, StackConfig, Target, Trunk
+from proxy.b2bua.limits import Limits
 from proxy.rewrite.engine import RuleSet
 from proxy.settings.sections import (
     CallsSection,
@@ -88,6 +90,8 @@ class Settings(BaseSettings):
     """Rule files beside the shipped ones; a set of the same name takes the place of a shipped one."""
     default_rules: str | None = None
     """Name of the rule set of the first attempt. Default: that of the first file in `rules`, else `twilio-openai`."""
+    screen_rules: str | None = None
+    """Name of the rule set that turns requests away before they become a call. Default: none."""
     retry: RetrySection = RetrySection()
     tls: TlsSection = TlsSection()
     codecs: Words = ("PCMU", "PCMA", "telephone-event")
@@ -314,6 +318,7 @@ class Settings(BaseSettings):
             on_timeout="timeout" in retry.on,
             max_attempts=retry.max_attempts,
             answer_timeout_s=retry.answer_timeout_s,
+            hop_timeout_s=retry.hop_timeout_s,
             deadline_s=retry.deadline_s,
             backoff_initial_s=retry.backoff_initial_s,
             backoff_factor=retry.backoff_factor,
@@ -328,6 +333,8 @@ class Settings(BaseSettings):
         Raises SettingsError when a rule set is named that there is not.
         """
         wanted = [("default_rules", default_rules)]
+        if self.screen_rules is not None:
+            wanted.append(("screen_rules", self.screen_rules))
         wanted += [
             (f"retry.attempts: attempt {number}", attempt.rules)
             for number, attempt in enumerate(self.retry.attempts, 1)
@@ -364,6 +371,8 @@ class Settings(BaseSettings):
             **self.calls.model_dump(),
             max_calls=self.limits.max_calls,
             retry_after_s=self.limits.retry_after_s,
+            limits=Limits(**{item.name: getattr(self.limits, item.name) for item in fields(Limits)}),
+            screen_rules=self.screen_rules or "",
             user_agent=self.user_agent,
         )
 

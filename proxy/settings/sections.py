@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from proxy.b2bua.config import RetryPolicy
+from proxy.b2bua.limits import Limits
 from proxy.settings.sources import json_text, split_list
+from proxy.transport.stream import StreamSettings
 
 __all__ = [
     "AttemptSection",
@@ -25,6 +28,9 @@ __all__ = [
     "Words",
 ]
 
+_POLICY = RetryPolicy()
+_LIMITS = Limits()
+_STREAM = StreamSettings()
 _NEVER_RETRIED = "403, 404, 486, 487 and 6xx are final answers and are never retried"
 
 
@@ -76,29 +82,26 @@ class RetrySection(Section):
     """When and how a failed INVITE is tried again, as a new call built from the original."""
 
     on: Annotated[tuple[int | Literal["transport", "timeout"], ...], BeforeValidator(split_list)] = (
-        400,
-        408,
-        500,
-        502,
-        503,
-        504,
+        *sorted(_POLICY.statuses),
         "transport",
         "timeout",
     )
     """Outcomes worth another attempt: final statuses, `transport` (target out of reach), `timeout` (no answer)."""
-    max_attempts: int = Field(6, ge=1, le=20)
+    max_attempts: int = Field(_POLICY.max_attempts, ge=1, le=20)
     """Attempts in all, the first one included; 1 turns retries off."""
-    answer_timeout_s: float = Field(8.0, gt=0, le=180)
+    answer_timeout_s: float = Field(_POLICY.answer_timeout_s, gt=0, le=180)
     """How long an attempt may go without any answer other than 100, in seconds."""
-    deadline_s: float = Field(25.0, gt=0, le=180)
+    hop_timeout_s: float = Field(_POLICY.hop_timeout_s, gt=0, le=60)
+    """How long one address of a target may be silent before the next one is tried in the same attempt, in seconds."""
+    deadline_s: float = Field(_POLICY.deadline_s, gt=0, le=180)
     """How long after the caller's INVITE no attempt starts any more, in seconds."""
-    backoff_initial_s: float = Field(0.2, ge=0, le=60)
+    backoff_initial_s: float = Field(_POLICY.backoff_initial_s, ge=0, le=60)
     """The wait before the second attempt, in seconds."""
-    backoff_factor: float = Field(2.0, ge=1, le=10)
+    backoff_factor: float = Field(_POLICY.backoff_factor, ge=1, le=10)
     """By what the wait grows from attempt to attempt."""
-    backoff_max_s: float = Field(2.0, ge=0, le=60)
+    backoff_max_s: float = Field(_POLICY.backoff_max_s, ge=0, le=60)
     """The longest wait, in seconds."""
-    jitter: float = Field(0.2, ge=0, le=1)
+    jitter: float = Field(_POLICY.jitter, ge=0, le=1)
     """The share of a wait that is random."""
     attempts: Annotated[tuple[AttemptSection, ...], BeforeValidator(json_text)] = (
         AttemptSection(),
@@ -226,18 +229,36 @@ class LimitsSection(Section):
     """Calls in progress above which a new one gets 503."""
     retry_after_s: int = Field(5, ge=0, le=3600)
     """The Retry-After of that 503, in seconds."""
-    max_connections: int = Field(10_000, ge=1)
+    source_invites_per_s: float = Field(_LIMITS.source_invites_per_s, ge=0)
+    """New calls of one source; those above it get 503. Rates let through two seconds' worth at once; 0 is no limit."""
+    invites_per_s: float = Field(_LIMITS.invites_per_s, ge=0)
+    """New calls of all sources; those above it get 503."""
+    source_requests_per_s: float = Field(_LIMITS.source_requests_per_s, ge=0)
+    """Requests outside of calls of one source; those above it are dropped."""
+    source_unknown_per_s: float = Field(_LIMITS.source_unknown_per_s, ge=0)
+    """Messages of a source that may not call; those above it are dropped unread."""
+    unknown_per_s: float = Field(_LIMITS.unknown_per_s, ge=0)
+    """Messages of all such sources; those above it are dropped unread."""
+    max_transactions: int = Field(_LIMITS.max_transactions, ge=0)
+    """Transactions at a time above which a new call gets 503."""
+    max_lag_s: float = Field(_LIMITS.max_lag_s, ge=0)
+    """How late timers may fire, in seconds; above it new calls get 503 until a second has passed in time."""
+    max_message_bytes: int = Field(_LIMITS.max_message_bytes, ge=1024, le=65_535)
+    """Size of one message; a larger one gets 513."""
+    max_headers: int = Field(_LIMITS.max_headers, ge=16)
+    """Header fields of one message; one with more gets 513."""
+    max_connections: int = Field(_STREAM.max_connections, ge=1)
     """TCP and TLS connections that may be open that came in."""
 
 
 class ConnectionsSection(Section):
     """TCP and TLS connections."""
 
-    connect_timeout_s: float = Field(5.0, gt=0, le=60)
+    connect_timeout_s: float = Field(_STREAM.connect_timeout_s, gt=0, le=60)
     """For opening one, TLS handshake included, in seconds."""
-    keepalive_s: float = Field(30.0, ge=1, le=3600)
+    keepalive_s: float = Field(_STREAM.keepalive_s, ge=1, le=3600)
     """The longest time between two pings on one that we opened (RFC 5626), in seconds."""
-    idle_timeout_s: float = Field(600.0, ge=1)
+    idle_timeout_s: float = Field(_STREAM.idle_timeout_s, ge=1)
     """How long one that came in may go without a message while no call uses it, in seconds."""
-    half_message_timeout_s: float = Field(15.0, ge=1)
+    half_message_timeout_s: float = Field(_STREAM.half_message_timeout_s, ge=1)
     """How long a half-sent message may stand without progress, in seconds."""

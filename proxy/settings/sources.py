@@ -80,6 +80,21 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with the plain values of version 1.2's core schema: `on`, `no` and `10:20` are text, as they look."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base class declares it
+
+
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("null", r"null|Null|NULL|~|", [*"nN~", ""]),
+    ("int", r"[-+]?[0-9]+", [*"-+0123456789"]),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", [*"-+.0123456789"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
 class EnvironmentSource(PydanticBaseSettingsSource):
     """Variables `TRUNKLINE_<SETTING>`; `__` goes one level down, as in `TRUNKLINE_RETRY__MAX_ATTEMPTS`.
 
@@ -135,7 +150,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if problems:
         raise SettingsError(problems)
     try:
-        loaded = yaml.safe_load(path.read_bytes())
+        loaded = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SettingsError([_yaml_problem(path, error)]) from None
     return {str(key): value for key, value in loaded.items()}
@@ -143,7 +158,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 def _compose(path: Path) -> yaml.Node | None:
     try:
-        return yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
+        return yaml.compose(path.read_bytes(), Loader=_Loader)
     except OSError as error:
         raise SettingsError([f"{path}: the settings file can't be read: {error.strerror}"]) from None
     except yaml.YAMLError as error:
