@@ -1,0 +1,58 @@
+"""An INVITE whose address was given up for the target's next one: whatever it still brings is ended."""
+
+from __future__ import annotations
+
+from proxy.b2bua.core import Core
+from proxy.b2bua.leg import ByeUser, ack_and_bye
+from proxy.sip.message import Response
+from proxy.transaction.client import ClientTransaction, make_cancel
+from proxy.transaction.timers import Timer
+
+__all__ = ["GivenUp"]
+
+
+class GivenUp:
+    """Takes over a client transaction of an INVITE that has had no answer at all.
+
+    A late provisional response is answered by a CANCEL (RFC 3261 section 9.1), a late 2xx by ACK and BYE.
+    """
+
+    __slots__ = ("_acks", "_call_id", "_core", "_guard", "_number")
+
+    def __init__(self, core: Core, call_id: str, number: int) -> None:
+        self._core = core
+        self._call_id = call_id
+        self._number = number
+        self._guard: Timer | None = None
+        self._acks: dict[str, bytes] = {}
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """A response after all."""
+        core, flow = self._core, tx.flow
+        core.record_message(now, self._call_id, "b", "in", flow, response, self._number)
+        if response.status >= 200 and self._guard is not None:
+            self._guard.cancel()
+        if response.status >= 300:
+            return
+        if response.status >= 200:
+            tag = response.to.tag or ""
+            if tag not in self._acks:
+                seq = tx.request.cseq.number
+                why = "Another address was taken"
+                ack = ack_and_bye(core, self._call_id, self._number, tx.request, response, flow, why, now, seq)
+                self._acks[tag] = ack
+            elif not flow.closed:
+                core.send(flow, self._acks[tag])
+        elif self._guard is None:
+            cancel = make_cancel(tx.request)
+            core.record_message(now, self._call_id, "b", "out", flow, cancel, self._number)
+            core.layer.send_request(cancel, flow, ByeUser(core, self._call_id, "b", self._number), now)
+            self._guard = core.timers.schedule(now + 64 * core.config.timers.t1_s, tx.terminate)
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """It never came."""
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """It can't come any more."""
+        if self._guard is not None:
+            self._guard.cancel()
