@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.b2bua.config import Target
-from proxy.b2bua.core import Core
+from proxy.b2bua.core import AVOID_S, Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.given_up import GivenUp
 from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg, ack_and_bye
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
 from proxy.b2bua.reliable import Owed, rseq_of
@@ -64,6 +65,8 @@ class Attempt:
         "_digest",
         "_early",
         "_guard",
+        "_hop_timer",
+        "_hops",
         "_min_se_s",
         "_reliable",
         "_rseq",
@@ -110,6 +113,8 @@ class Attempt:
         self._cancel_extra: tuple[Header, ...] | None = None
         self._cancel_sent = False
         self._guard: Timer | None = None
+        self._hop_timer: Timer | None = None
+        self._hops: list[Hop] = []
         self._timer: Timer | None = None
         self._search = 0
         self._cseq = 1
@@ -134,7 +139,7 @@ class Attempt:
         """Look for a flow to the target and send the INVITE; without any answer within `limit_s` it is given up."""
         self.core.record("attempt-start", now, self.call.id, dict(self.summary), "b", self.number)
         self._timer = self.core.timers.schedule(now + limit_s, self._give_up)
-        self._search = self.core.find_flow(self.target.uri, self)
+        self._search = self.core.find_flow(self.target.uri, self, self._hops)
 
     def context(self, direction: str) -> Context:
         """What rules may know when they work for this attempt."""
@@ -178,6 +183,9 @@ class Attempt:
         self.request = request
         self.core.record_message(now, self.call.id, "b", "out", flow, request, self.number, draft.changes)
         self.tx = self.core.layer.send_request(request, flow, self, now)
+        if self._hops:
+            limit_s = self.core.config.retry.hop_timeout_s
+            self._hop_timer = self.core.timers.schedule(now + limit_s, self._on_silence)
 
     def _goes_by_tcp(self, request: Request, flow: Flow, now: float) -> bool:
         """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
@@ -201,6 +209,35 @@ class Attempt:
         self._search = 0
         if not self.ended:
             self._fail(Outcome("transport", 503, "Service Unavailable"), now, reason)
+
+    def _next_hop(self, why: str, now: float, avoid_s: float | None = None) -> bool:
+        """Send the INVITE to the next address of the target; False when this one was the last (RFC 3263 4.3).
+
+        It is a new transaction with a branch of its own; otherwise it is the same request.
+        """
+        flow = self.flow
+        if not self._hops or not self.wanted or self.ended or self.progressed or flow is None:
+            return False
+        self.core.avoid(flow, now, AVOID_S if avoid_s is None else avoid_s)
+        fields: dict[str, object] = {"target": self.target.name, "flow": flow, "why": why, "left": len(self._hops)}
+        self.core.record("hop-failed", now, self.call.id, fields, "b", self.number)
+        self._stop_hop_timer()
+        self.tx = None
+        self.exchange = Exchange()
+        self._search = self.core.next_flow(self, self._hops, now)
+        return True
+
+    def _on_silence(self, now: float) -> None:
+        """Not even a 100 from this address."""
+        self._hop_timer = None
+        tx = self.tx
+        if tx is not None and self._next_hop("no answer", now):
+            tx.user = GivenUp(self.core, self.call.id, self.number)
+
+    def _stop_hop_timer(self) -> None:
+        if self._hop_timer is not None:
+            self._hop_timer.cancel()
+            self._hop_timer = None
 
     def _draft(self, flow: Flow) -> Draft:
         """The INVITE for the target: the original, through the rules, then with an identity of its own."""
@@ -240,7 +277,10 @@ class Attempt:
         status = response.status
         flow = tx.flow
         self.core.record_message(now, self.call.id, "b", "in", flow, response, self.number)
+        self._stop_hop_timer()
         if status >= 300:
+            if status == 503 and self._next_hop("503", now, _retry_after(response)):
+                return
             if status in _AMENDABLE and self.wanted and not self.ended and self._amend(response):
                 self._resend(now)
                 return
@@ -376,12 +416,12 @@ class Attempt:
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The INVITE was never answered at all (timer B)."""
-        if not self.ended:
+        if not self.ended and not self._next_hop("timeout", now):
             self._fail(Outcome("timeout", 408, "Request Timeout"), now, "no answer to the INVITE")
 
     def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
         """The connection broke while the INVITE was pending."""
-        if not self.ended:
+        if not self.ended and not self._next_hop("connection lost", now):
             self._fail(Outcome("transport", 503, "Service Unavailable"), now, "connection lost")
 
     # How it ends
@@ -427,6 +467,7 @@ class Attempt:
             self.tx.terminate(now)
 
     def _stop_timers(self) -> None:
+        self._stop_hop_timer()
         for timer in (self._timer, self._guard):
             if timer is not None:
                 timer.cancel()
@@ -442,6 +483,7 @@ class Attempt:
         if self.ended:
             return
         self.ended = True
+        self._stop_hop_timer()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

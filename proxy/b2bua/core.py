@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from proxy.b2bua.health import Health
     from proxy.b2bua.leg import Leg
 
-__all__ = ["BRANCH_PREFIX", "Core", "FlowUser"]
+__all__ = ["AVOID_S", "BRANCH_PREFIX", "Core", "FlowUser"]
 
 BRANCH_PREFIX = "z9hG4bK"
+AVOID_S = 30.0
+"""How long an address that failed is tried after all others."""
+
+_MAX_BAD_HOPS = 1024
+_Address = tuple[str, str, int]
 
 
 class FlowUser(Protocol):
@@ -36,13 +41,19 @@ class FlowUser(Protocol):
 
 
 class _Search:
-    """The way from a URI to a flow: resolve, then try one hop after the other."""
+    """The way from a URI to a flow: resolve, then try one hop after the other.
 
-    __slots__ = ("hops", "reason", "user")
+    Attributes:
+        hops: those that are left, the best one last.
+        tried: the one that is being tried.
+    """
 
-    def __init__(self, user: FlowUser) -> None:
+    __slots__ = ("hops", "reason", "tried", "user")
+
+    def __init__(self, user: FlowUser, hops: list[Hop]) -> None:
         self.user = user
-        self.hops: list[Hop] = []
+        self.hops = hops
+        self.tried: Hop | None = None
         self.reason = ""
 
 
@@ -76,6 +87,7 @@ class Core:
         self.rejections = RejectionCache()
         self.udp_only: set[tuple[str, int]] = set()
         self._searches: dict[int, _Search] = {}
+        self._bad_hops: dict[_Address, float] = {}
         self._next_token = 0
 
     def allow(self, methods: str) -> None:
@@ -119,19 +131,41 @@ class Core:
             fields["source"] = source
         self.effects.append(Record(Event("message", now, call, leg, attempt, fields)))
 
-    def find_flow(self, uri: Uri, user: FlowUser) -> int:
-        """Ask for a flow to a URI; `user` hears of it. Returns a token for `forget_search`."""
+    def find_flow(self, uri: Uri, user: FlowUser, hops: list[Hop] | None = None) -> int:
+        """Ask for a flow to a URI; `user` hears of it. Returns a token for `forget_search`.
+
+        A list given as `hops` holds, once there is a flow, the hops that have not been tried, for `next_flow`.
+        """
         self._next_token += 1
         token = self._next_token
-        self._searches[token] = _Search(user)
+        self._searches[token] = _Search(user, [] if hops is None else hops)
         self.effects.append(Resolve(token, uri))
         return token
+
+    def next_flow(self, user: FlowUser, hops: list[Hop], now: float) -> int:
+        """Ask for a flow to the next of the hops that `find_flow` left. Returns a token as that does."""
+        self._next_token += 1
+        token = self._next_token
+        search = self._searches[token] = _Search(user, hops)
+        self._next_hop(token, search, now)
+        return token
+
+    def avoid(self, flow: Flow, now: float, seconds: float = AVOID_S) -> None:
+        """Nobody at a flow's remote address serves us: for a while it is tried after all others (RFC 3263 4.3)."""
+        self._avoid((flow.transport, *flow.remote), now + seconds)
+
+    def _avoid(self, address: _Address, until: float) -> None:
+        bad = self._bad_hops
+        bad.pop(address, None)
+        if len(bad) >= _MAX_BAD_HOPS:
+            del bad[next(iter(bad))]
+        bad[address] = until
 
     def open_hop(self, hop: Hop, user: FlowUser) -> int:
         """Ask for a flow to one hop; `user` hears of it. Returns a token for `forget_search`."""
         self._next_token += 1
         token = self._next_token
-        self._searches[token] = _Search(user)
+        self._searches[token] = _Search(user, [])
         self.effects.append(Open(token, hop))
         return token
 
@@ -143,7 +177,10 @@ class Core:
         """The runtime found the hops of a URI, the best one first."""
         search = self._searches.get(token)
         if search is not None:
-            search.hops = hops[::-1]
+            bad = self._bad_hops
+            if bad and len(hops) > 1:
+                hops = sorted(hops, key=lambda hop: bad.get((hop.transport, hop.host, hop.port), now) > now)
+            search.hops[:] = hops[::-1]
             self._next_hop(token, search, now)
 
     def flow_opened(self, token: int, flow: Flow, now: float) -> None:
@@ -157,11 +194,15 @@ class Core:
         search = self._searches.get(token)
         if search is not None:
             search.reason = reason
+            hop = search.tried
+            if hop is not None:
+                self._avoid((hop.transport, hop.host, hop.port), now + AVOID_S)
             self._next_hop(token, search, now)
 
     def _next_hop(self, token: int, search: _Search, now: float) -> None:
         if search.hops:
-            self.effects.append(Open(token, search.hops.pop()))
+            search.tried = search.hops.pop()
+            self.effects.append(Open(token, search.tried))
             return
         del self._searches[token]
         search.user.on_no_flow(search.reason or "no address found", now)

@@ -12,6 +12,7 @@ from proxy.b2bua.config import StackConfig
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestServer
 from proxy.b2bua.effects import CloseFlow, Effect
+from proxy.b2bua.given_up import GivenUp
 from proxy.b2bua.health import Health
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
@@ -402,7 +403,7 @@ class Stack:
         """
         if 200 <= response.status < 300 and response.cseq.method == "INVITE":
             tx = self._core.layer.find_client(response)
-            if tx is not None and isinstance(tx.user, Attempt):
+            if tx is not None and isinstance(tx.user, (Attempt, GivenUp)):
                 tx.user.on_response(tx, response, now)
                 return
         self._core.record("dropped", now, "", {"flow": flow, "why": "stray response", "status": response.status})
