@@ -140,8 +140,8 @@ class Runtime:
     async def start(self) -> None:
         """Open all listeners, or none. Raises ListenError or TlsError, one line each."""
         self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stopping = self._stopping or asyncio.Event()
+        self._hurry = self._hurry or asyncio.Event()
         await self.transports.start(self._wanted)
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -149,13 +149,23 @@ class Runtime:
 
         A second signal ends the calls at once. SIGHUP reads the certificate again. Raises ListenError or TlsError.
         """
-        await self.start()
-        _tune_gc()
         loop = asyncio.get_running_loop()
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
+        # Before anybody can see that we listen: whoever does may send a signal at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        loop.set_exception_handler(self._loop_fault)
+        try:
+            await self.start()
+            await self._work(on_ready)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _work(self, on_ready: Callable[[], None] | None) -> None:
+        """From the first message to the last."""
+        _tune_gc()
+        asyncio.get_running_loop().set_exception_handler(self._loop_fault)
         try:
             self._log.info("started", listeners=[str(listener) for listener in self.listeners], pid=os.getpid())
             if on_ready is not None:
@@ -164,8 +174,6 @@ class Runtime:
             await self._stopping.wait()
             await self.drain()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
             await self.stop()
 
     def request_stop(self) -> None:
