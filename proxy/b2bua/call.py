@@ -9,7 +9,7 @@ from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
-from proxy.b2bua.mapping import contact_line, map_message, via_line, withhold_early_media
+from proxy.b2bua.mapping import contact_line, hide_challenge, map_message, via_line, withhold_early_media
 from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer, sipfrag_status
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
@@ -238,6 +238,8 @@ class Call:
         except SdpError:
             self._refuse(response.status, response.reason, now, why)
             return
+        if hide_challenge(draft):
+            draft.append(reason_header(response.status, response.reason))
         status, reason = draft.status, draft.reason
         self.invite.relay_refusal(draft, now)
         self._end_refused(status, reason, now, why)

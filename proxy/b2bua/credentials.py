@@ -37,13 +37,14 @@ class DigestClient:
     request is challenged more than three times.
     """
 
-    __slots__ = ("_answers", "_left", "_new_id", "_password", "_username")
+    __slots__ = ("_answers", "_invite_lines", "_left", "_new_id", "_password", "_username")
 
     def __init__(self, username: str, password: str, new_id: Callable[[], str]) -> None:
         self._username = username
         self._password = password
         self._new_id = new_id
         self._answers: dict[tuple[bool, str], _Answer] = {}
+        self._invite_lines: tuple[Header, ...] = ()
         self._left = _MAX_CHALLENGES
 
     def take(self, response: Response) -> bool:
@@ -67,13 +68,20 @@ class DigestClient:
         return True
 
     def lines(self, method: str, uri: str) -> tuple[Header, ...]:
-        """The credentials for a request: one header field for each realm that asked for some."""
+        """The credentials for a request: one header field for each realm that asked for some.
+
+        An ACK gets those of the INVITE before it (RFC 3261 section 22.1).
+        """
+        if method == "ACK":
+            return self._invite_lines
         found: list[Header] = []
         for answer in self._answers.values():
             answer.count += 1
             found.append(
                 answer.challenge.answer(self._username, self._password, method, uri, self._new_id(), answer.count)
             )
+        if method == "INVITE":
+            self._invite_lines = tuple(found)
         return tuple(found)
 
 

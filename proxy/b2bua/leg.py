@@ -26,7 +26,7 @@ from proxy.transaction.timers import Timer
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
 
-__all__ = ["ByeUser", "Leg", "ack_and_bye"]
+__all__ = ["ByeUser", "Challenged", "Leg", "ack_and_bye"]
 
 MAX_FORWARDS = header("Max-Forwards", "70")
 
@@ -175,11 +175,15 @@ class Leg:
             uri = uri.replace(params=(*uri.params, ("transport", flow.transport)))
         self.core.find_flow(uri, _Reopen(self, action, failed))
 
+    def credentials(self, method: str) -> tuple[Header, ...]:
+        """What answers the peer's challenges in a request of ours; nothing before there was one."""
+        return () if self.digest is None else self.digest.lines(method, self.dialog.request_lines()[0])
+
     def send_ack(self, seq: int, now: float) -> None:
         """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4)."""
 
         def send(flow: Flow, now: float) -> None:
-            self.acknowledge(self.dialog.request("ACK", seq, self.top()), None, flow, now)
+            self.acknowledge(self.dialog.request("ACK", seq, self.top(), self.credentials("ACK")), None, flow, now)
 
         self.owes_ack = None
         self.with_flow(send, now)
@@ -223,7 +227,15 @@ class Leg:
         """Send the BYE of a dialog that is over for us."""
 
         def send(flow: Flow, now: float) -> None:
-            user = _Ending(self, extra, crossing)
+            call = self.call
+            user = Challenged(
+                self.core,
+                call.id,
+                self.side,
+                call.attempt_number,
+                self.digest,
+                lambda now: self.send_bye(now, extra, crossing),
+            )
             request, changes = self._bye_request(extra, crossing)
             self.core.record_message(
                 now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
@@ -239,8 +251,7 @@ class Leg:
                 return self.call.crossed_request(crossing, self, None)
             except (RuleReject, SdpError, SipError):
                 extra = tuple([header("Reason", value) for value in crossing.get_all("reason")])
-        credentials = () if self.digest is None else self.digest.lines("BYE", self.dialog.request_lines()[0])
-        own = (*extra, *self.core.capabilities[1:], *credentials)
+        own = (*extra, *self.core.capabilities[1:], *self.credentials("BYE"))
         return self.dialog.request("BYE", self.dialog.next_seq(), self.top(), own), None
 
     # What we answer
@@ -443,23 +454,29 @@ class ByeUser:
         self.core.record("transport-failure", now, self.call_id, {"method": tx.method}, self.side, self.attempt)
 
 
-class _Ending(ByeUser):
-    """Hears what becomes of the BYE of a leg; one that is challenged goes out again with credentials."""
+class Challenged(ByeUser):
+    """The same for a request that goes out again with credentials when it is challenged."""
 
-    __slots__ = ("_crossing", "_extra", "_leg")
+    __slots__ = ("_again", "_digest")
 
-    def __init__(self, leg: Leg, extra: tuple[Header, ...], crossing: Request | None) -> None:
-        super().__init__(leg.core, leg.call.id, leg.side, leg.call.attempt_number)
-        self._leg = leg
-        self._extra = extra
-        self._crossing = crossing
+    def __init__(
+        self,
+        core: Core,
+        call_id: str,
+        side: str,
+        attempt: int,
+        digest: DigestClient | None,
+        again: Callable[[float], None],
+    ) -> None:
+        super().__init__(core, call_id, side, attempt)
+        self._digest = digest
+        self._again = again
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Record the answer, and take a challenge."""
         super().on_response(tx, response, now)
-        digest = self._leg.digest
-        if response.status in (401, 407) and digest is not None and digest.take(response):
-            self._leg.send_bye(now, self._extra, self._crossing)
+        if response.status >= 200 and self._digest is not None and self._digest.take(response):
+            self._again(now)
 
 
 def ack_and_bye(
@@ -472,6 +489,9 @@ def ack_and_bye(
     why: str,
     now: float,
     seq: int,
+    *,
+    side: str = "b",
+    digest: DigestClient | None = None,
 ) -> bytes:
     """End a session that the target began though nobody wants it any more: ACK its 2xx, then BYE (RFC 3261 section
     13.2.2.4). Nothing is left behind but the BYE's own transaction. Returns the ACK, for repetitions of the 2xx.
@@ -485,13 +505,20 @@ def ack_and_bye(
         plain = [item for item in response.headers if item.key not in ("contact", "record-route")]
         dialog = Dialog.as_uac(invite, Response(response.status, response.reason, plain))
     dialog.local_seq = seq
-    user = ByeUser(core, call_id, "b", attempt)
-    ack = dialog.request("ACK", invite.cseq.number, [via_line(flow, core.new_branch()), MAX_FORWARDS])
     reason = header("Reason", f'SIP;cause=487;text="{why}"')
-    bye = dialog.request("BYE", dialog.next_seq(), [via_line(flow, core.new_branch()), MAX_FORWARDS], (reason,))
-    core.record_message(now, call_id, "b", "out", flow, ack, attempt)
-    data = ack.serialize()
+
+    def make(method: str, seq: int, *extra: Header) -> Request:
+        top = [via_line(flow, core.new_branch()), MAX_FORWARDS]
+        credentials = () if digest is None else digest.lines(method, dialog.request_lines()[0])
+        request = dialog.request(method, seq, top, (*extra, *credentials))
+        core.record_message(now, call_id, side, "out", flow, request, attempt)
+        return request
+
+    def bye(now: float) -> None:
+        user = Challenged(core, call_id, side, attempt, digest, bye)
+        core.layer.send_request(make("BYE", dialog.next_seq(), reason), flow, user, now)
+
+    data = make("ACK", invite.cseq.number).serialize()
     core.send(flow, data)
-    core.record_message(now, call_id, "b", "out", flow, bye, attempt)
-    core.layer.send_request(bye, flow, user, now)
+    bye(now)
     return data

@@ -22,6 +22,7 @@ __all__ = [
     "crossing_from",
     "crossing_referred_by",
     "crossing_to",
+    "hide_challenge",
     "map_message",
     "target_uri",
     "via_line",
@@ -140,6 +141,16 @@ def _with_host(address: NameAddr, host: str, params: str) -> str:
     user = f"{uri.user}@" if uri.user else ""
     display = f"{address.display} " if address.display else ""
     return f"{display}<sip:{user}{host}>{params}"
+
+
+def hide_challenge(draft: Draft) -> bool:
+    """Make a 403 of a challenge that we could not answer: it was put to us, and the other leg has nothing to do with
+    it; without its challenge a 401 or 407 would be malformed (RFC 3261 section 22). True when it was one."""
+    if draft.status not in (401, 407):
+        return False
+    draft.step = "builtin:credentials"
+    draft.set_status(403, "Forbidden")
+    return True
 
 
 def withhold_early_media(draft: Draft) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import ByeUser, Leg
-from proxy.b2bua.mapping import contact_line, map_message
+from proxy.b2bua.mapping import contact_line, hide_challenge, map_message
 from proxy.b2bua.refer import record_refer
 from proxy.dialog.session_timer import SessionTerms, accept_terms, answered_terms
 from proxy.rewrite.draft import Draft
@@ -224,6 +224,7 @@ class Relay:
                 self.exchange.cross(draft, response.body)
             if leg.origin is not None:
                 leg.origin.keep(draft)
+            hide_challenge(draft)
         except (RuleReject, SdpError) as error:
             if status >= 200:
                 if invite and status < 300:
