@@ -238,7 +238,7 @@ def parse_name_addr(value: str) -> NameAddr:
             uri_text, _, params = value.partition(";")
             uri_text = uri_text.strip()
             # A URI with one of these must stand in angle brackets (RFC 3261 section 20).
-            if not uri_text or "?" in uri_text or "," in uri_text:
+            if not uri_text or "?" in uri_text or "," in uri_text or ">" in value:
                 raise SipError(400, "Malformed address")
             return NameAddr("", uri_text, parse_params(params))
     uri_text, bracket, params = tail.partition(">")
