@@ -8,7 +8,7 @@ import functools
 import ipaddress
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import structlog
@@ -19,7 +19,7 @@ from proxy.transport.errors import ListenError, reason_of
 from proxy.transport.listener import Listener, bracketed
 from proxy.transport.pool import ConnectionPool, Opened
 from proxy.transport.stream import StreamConnection, StreamHooks, StreamSettings
-from proxy.transport.tls import TlsSettings, client_context, load_certificate, server_context
+from proxy.transport.tls import TlsSettings, client_context, server_context
 from proxy.transport.udp import UdpSocket, udp_socket
 
 __all__ = ["Transports"]
@@ -51,9 +51,11 @@ class Transports:
         tls: certificates and trust.
         stream: limits of TCP and TLS connections.
         max_udp_flows: how many UDP peers a socket remembers.
+        welcome: whether a connection that comes in, told by its flow, is worth keeping; None keeps all.
 
     Attributes:
         listeners: what is listened at, with the real ports, after `start`.
+        refused: how many connections that came in were closed at once.
     """
 
     def __init__(
@@ -64,13 +66,17 @@ class Transports:
         tls: TlsSettings | None = None,
         stream: StreamSettings | None = None,
         max_udp_flows: int = 65_536,
+        welcome: Callable[[Flow], bool] | None = None,
     ) -> None:
         self.listeners: tuple[Listener, ...] = ()
+        self.refused = 0
         self._hooks = hooks
         self._public_address = public_address
         self._tls = tls or TlsSettings()
         self._stream = stream or StreamSettings()
         self._max_udp_flows = max_udp_flows
+        self._welcome = welcome
+        self._by_address: dict[str, int] = {}
         self._udp: list[UdpSocket] = []
         self._servers: list[asyncio.Server] = []
         self._server_tls: ssl.SSLContext | None = None
@@ -105,7 +111,8 @@ class Transports:
     async def _listen(self, listener: Listener) -> Listener:
         loop = asyncio.get_running_loop()
         kind = socket.SOCK_DGRAM if listener.transport == "udp" else socket.SOCK_STREAM
-        context = self._server_context() if listener.transport == "tls" else None
+        if listener.transport == "tls":
+            self._server_context()
         try:
             found = await loop.getaddrinfo(listener.host, listener.port, type=kind, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
@@ -119,8 +126,8 @@ class Transports:
         if kind == socket.SOCK_DGRAM:
             await self._serve_udp(sock, str(bound), advertised)
         else:
-            if context is not None:
-                self._accepting.append(loop.create_task(self._accept_tls(sock, bound, advertised, context)))
+            if listener.transport == "tls":
+                self._accepting.append(loop.create_task(self._accept_tls(sock, bound, advertised)))
             else:
                 accept = functools.partial(_Acceptor, self, bound, advertised)
                 self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
@@ -206,9 +213,14 @@ class Transports:
         return self._client_tls
 
     def reload_certificate(self) -> None:
-        """Read certificate and key again; connections that come in from now on get the new one. Raises TlsError."""
-        if self._server_tls is not None:
-            load_certificate(self._server_tls, self._tls)
+        """Read certificate, key and authorities again, for all connections that are made from now on.
+
+        Raises TlsError, and nothing is changed, when one of them can't be used.
+        """
+        server = server_context(self._tls) if self._server_tls is not None else None
+        client = client_context(self._tls) if self._client_tls is not None else None
+        self._server_tls, self._client_tls = server, client
+        if server is not None or client is not None:
             _log.info("certificate-reloaded", certificate=str(self._tls.certificate))
 
     def counters(self) -> dict[str, int]:
@@ -216,6 +228,7 @@ class Transports:
         return {
             "udp_flows": sum(sock.flows for sock in self._udp),
             "connections_in": len(self._inbound),
+            "connection_sources": len(self._by_address),
             "connections_out": len(self._pool.all),
             "connecting": self._pool.connecting,
             "handshakes": len(self._handshakes),
@@ -251,16 +264,16 @@ class Transports:
 
     def accepted(self, listener: Listener, advertised: str, raw: asyncio.Transport) -> None:
         """A connection without TLS came in."""
-        if self._full():
-            self._refuse(listener, raw.get_extra_info("peername"))
+        peer = raw.get_extra_info("peername")
+        if not self._enter(listener, advertised, peer):
             raw.abort()
             return
-        connection = StreamConnection(self._hooks, self._stream, on_lost=self._inbound.discard)
+        connection = self._connection(peer[0])
         connection.connection_made(raw)
         raw.set_protocol(connection)
-        self._begin(listener, advertised, connection)
+        self._begin(listener, advertised, connection, peer)
 
-    async def _accept_tls(self, sock: socket.socket, listener: Listener, advertised: str, tls: ssl.SSLContext) -> None:
+    async def _accept_tls(self, sock: socket.socket, listener: Listener, advertised: str) -> None:
         """Accept by hand, so that a handshake that fails is logged with its peer and its reason.
 
         (Not by `start_tls` on what `create_server` accepted: uvloop reads from such a connection right after
@@ -275,43 +288,79 @@ class Transports:
                     self._note("accept-failed", listener, reason_of(error), None)
                     await asyncio.sleep(_ACCEPT_PAUSE_S)
                     continue
-                if self._full():
-                    self._refuse(listener, peer)
+                if not self._enter(listener, advertised, peer):
                     accepted.close()
                     continue
-                task = loop.create_task(self._handshake(listener, advertised, accepted, peer, tls))
+                task = loop.create_task(self._handshake(listener, advertised, accepted, peer))
                 self._handshakes.add(task)
                 task.add_done_callback(self._handshakes.discard)
 
-    async def _handshake(
-        self, listener: Listener, advertised: str, accepted: socket.socket, peer: Any, tls: ssl.SSLContext
-    ) -> None:
-        connection = StreamConnection(self._hooks, self._stream, on_lost=self._inbound.discard)
+    async def _handshake(self, listener: Listener, advertised: str, accepted: socket.socket, peer: Any) -> None:
+        connection = self._connection(peer[0])
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=self._stream.handshake_timeout_s
+                lambda: connection,
+                accepted,
+                ssl=self._server_context(),
+                ssl_handshake_timeout=self._stream.handshake_timeout_s,
             )
         except (OSError, RuntimeError) as error:
             self._note("tls-handshake-failed", listener, reason_of(error), peer)
             accepted.close()
+            self._leave(peer[0])
             return
         except asyncio.CancelledError:
             accepted.close()
+            self._leave(peer[0])
             raise
-        if not connection.lost:
-            self._begin(listener, advertised, connection)
+        if connection.lost:
+            self._leave(peer[0])
+        else:
+            self._begin(listener, advertised, connection, peer)
 
-    def _full(self) -> bool:
-        return len(self._inbound) + len(self._handshakes) >= self._stream.max_connections
+    def _connection(self, address: str) -> StreamConnection:
+        def lost(connection: StreamConnection) -> None:
+            self._inbound.discard(connection)
+            self._leave(address)
 
-    def _refuse(self, listener: Listener, peer: Any) -> None:
-        self._note("connection-refused", listener, f"{self._stream.max_connections} connections are open", peer)
+        return StreamConnection(self._hooks, self._stream, on_lost=lost)
 
-    def _begin(self, listener: Listener, advertised: str, connection: StreamConnection) -> None:
+    def _enter(self, listener: Listener, advertised: str, peer: Any) -> bool:
+        """Whether a connection may come in; it then counts for its address until `_leave`."""
+        limits = self._stream
+        if not peer:
+            return False  # gone before we looked
+        address = peer[0]
+        probe = Flow(listener.transport, (listener.host, listener.port), tuple(peer[:2]), advertised, str(listener))
+        reason = ""
+        if self._welcome is not None and not self._welcome(probe):
+            reason = "source not allowed"
+        elif len(self._inbound) + len(self._handshakes) >= limits.max_connections:
+            reason = f"{limits.max_connections} connections are open"
+        elif self._by_address.get(address, 0) >= limits.max_connections_per_address:
+            reason = f"{limits.max_connections_per_address} connections of this address are open"
+        elif len(self._handshakes) >= limits.max_handshakes:
+            reason = f"{limits.max_handshakes} handshakes are under way"
+        if reason:
+            self.refused += 1
+            self._note("connection-refused", listener, reason, peer)
+            return False
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        return True
+
+    def _leave(self, address: str) -> None:
+        left = self._by_address.get(address, 0) - 1
+        if left > 0:
+            self._by_address[address] = left
+        else:
+            self._by_address.pop(address, None)
+
+    def _begin(self, listener: Listener, advertised: str, connection: StreamConnection, peer: Any) -> None:
         transport = connection.transport
         local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         if not local or not remote:
             transport.abort()  # gone before we looked
+            self._leave(peer[0])
             return
         flow = Flow(
             listener.transport,

@@ -13,7 +13,7 @@ import structlog
 
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
-from proxy.sip.parser import StreamFramer
+from proxy.sip.parser import MAX_MESSAGE_BYTES, StreamFramer
 from proxy.transport.errors import reason_of
 
 __all__ = ["StreamConnection", "StreamHooks", "StreamSettings"]
@@ -33,24 +33,32 @@ class StreamSettings:
     Attributes:
         connect_timeout_s: for opening a connection, TLS handshake included.
         handshake_timeout_s: for the TLS handshake of a connection that comes in.
+        first_message_timeout_s: how long a connection that came in may be open before its first whole message.
         half_message_timeout_s: how long a half-sent message may stand without progress.
         idle_timeout_s: how long a connection that came in may go without a message, while no call uses it.
         outbound_idle_timeout_s: the same for a connection that we opened and keep alive.
         keepalive_s: the longest time between two pings on a connection that we opened (RFC 5626 section 4.4.1).
         pong_timeout_s: how long a peer that has answered pings before may take to answer one.
         write_buffer_bytes: how much may wait for a peer that does not read.
-        max_connections: how many connections may be open that came in.
+        max_message_bytes: of one message, head and body.
+        max_connections: how many connections may be open that came in, those of one address among them:
+        max_connections_per_address.
+        max_handshakes: how many TLS handshakes of connections that come in may be under way.
     """
 
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 5.0
+    first_message_timeout_s: float = 30.0
     half_message_timeout_s: float = 15.0
     idle_timeout_s: float = 600.0
     outbound_idle_timeout_s: float = 3600.0
     keepalive_s: float = 30.0
     pong_timeout_s: float = 10.0
     write_buffer_bytes: int = 1024 * 1024
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     max_connections: int = 10_000
+    max_connections_per_address: int = 500
+    max_handshakes: int = 500
 
 
 class StreamHooks(Protocol):
@@ -98,6 +106,7 @@ class StreamConnection(asyncio.Protocol):
         "_ping_timer",
         "_pongs",
         "_settings",
+        "_spoken",
         "_transport",
         "bytes_in",
         "bytes_out",
@@ -126,7 +135,8 @@ class StreamConnection(asyncio.Protocol):
         self._outbound = outbound
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._framer = StreamFramer()
+        self._framer = StreamFramer(settings.max_message_bytes)
+        self._spoken = False
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._last_read = self._last_message = self._half_since = 0.0
@@ -197,6 +207,7 @@ class StreamConnection(asyncio.Protocol):
         receive = self._hooks.receive
         for message in messages:
             if len(message) > _LONGEST_KEEPALIVE:
+                self._spoken = True
                 self._last_message = self._last_read
                 receive(message, flow)
             elif message == StreamFramer.PING:
@@ -285,7 +296,12 @@ class StreamConnection(asyncio.Protocol):
             self._half_timer = self._loop.call_later(left_s, self._check_half)
 
     def _idle_limit_s(self) -> float:
-        return self._settings.outbound_idle_timeout_s if self._outbound else self._settings.idle_timeout_s
+        settings = self._settings
+        if self._outbound:
+            return settings.outbound_idle_timeout_s
+        return (
+            settings.idle_timeout_s if self._spoken else min(settings.first_message_timeout_s, settings.idle_timeout_s)
+        )
 
     def _arm_idle(self) -> None:
         left_s = self._last_message + self._idle_limit_s() - self._loop.time()

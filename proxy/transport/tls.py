@@ -7,13 +7,22 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from proxy.sip.errors import SipError
 from proxy.sip.uri import parse_uri
 from proxy.transport.errors import TlsError, reason_of
 
-__all__ = ["TlsSettings", "certificate_names", "client_context", "names_match", "server_context"]
+__all__ = ["SOUND_CIPHERS", "TlsSettings", "certificate_names", "client_context", "names_match", "server_context"]
+
+
+SOUND_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and authenticated encryption, nothing else (RFC 9325 section 4.2)."""
+
+_CLIENT_VERIFY: Final[Mapping[str, ssl.VerifyMode]] = MappingProxyType(
+    {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,10 @@ class TlsSettings:
         ca_file: PEM file with the authorities that targets are verified by; None takes those of the system.
         verify: whether a target must prove its name. False is for tests on loopback only.
         minimum_version: "1.2" or "1.3".
+        ciphers: the cipher suites of TLS 1.2 as OpenSSL lists them; those of 1.3 are all sound.
+        client_certificates: whether `tls` listeners ask their peers for a certificate: "none", "optional" (one that is
+            sent must be good) or "required".
+        client_ca_file: PEM file with the authorities of those certificates.
     """
 
     certificate: Path | None = None
@@ -33,20 +46,38 @@ class TlsSettings:
     ca_file: Path | None = None
     verify: bool = True
     minimum_version: str = "1.2"
+    ciphers: str = SOUND_CIPHERS
+    client_certificates: str = "none"
+    client_ca_file: Path | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        given = (self.certificate, self.key, self.ca_file, self.client_ca_file)
+        return tuple(path for path in given if path is not None)
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The context of `tls` listeners. Raises TlsError when certificate or key can't be used."""
+    """The context of `tls` listeners. Raises TlsError when a file or the list of ciphers can't be used."""
     if settings.certificate is None or settings.key is None:
         raise TlsError("a tls listener needs a certificate and its key (tls.certificate, tls.key)")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _version(settings)
-    load_certificate(context, settings)
+    _harden(context, settings)
+    _load_certificate(context, settings)
+    mode = _CLIENT_VERIFY[settings.client_certificates]
+    if mode != ssl.CERT_NONE:
+        if settings.client_ca_file is None:
+            raise TlsError("client certificates need the authorities that sign them (tls.client_ca_file)")
+        _readable(settings.client_ca_file)
+        try:
+            context.load_verify_locations(settings.client_ca_file)
+        except (ssl.SSLError, OSError) as error:
+            raise TlsError(f"CA file {settings.client_ca_file} can't be used ({reason_of(error)})") from error
+        context.verify_mode = mode
     return context
 
 
-def load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    """Load certificate and key into a context; connections made from then on use them. Raises TlsError."""
+def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    """Load certificate and key into a context. Raises TlsError."""
     if settings.certificate is None or settings.key is None:
         raise TlsError("no certificate and key to load")
     for path in (settings.certificate, settings.key):
@@ -61,7 +92,9 @@ def load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
 
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The context of connections that we open. Raises TlsError when the CA file can't be used.
+    """The context of connections that we open. Raises TlsError when a file or the list of ciphers can't be used.
+
+    A target that asks for our certificate gets the one of the listeners, where there is one.
 
     OpenSSL verifies the chain; the name is compared by `names_match`, because RFC 5922 section 7.1 lets a certificate
     prove a SIP domain by a URI, which OpenSSL's own check does not know.
@@ -72,9 +105,11 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (ssl.SSLError, OSError) as error:
         raise TlsError(f"CA file {settings.ca_file} can't be used ({reason_of(error)})") from error
-    context.minimum_version = _version(settings)
+    _harden(context, settings)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED if settings.verify else ssl.CERT_NONE
+    if settings.certificate is not None:
+        _load_certificate(context, settings)
     return context
 
 
@@ -139,8 +174,14 @@ def _same_address(name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Addr
         return False
 
 
-def _version(settings: TlsSettings) -> ssl.TLSVersion:
-    return ssl.TLSVersion.TLSv1_3 if settings.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
+def _harden(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    """The lowest version and the ciphers; no compression and no renegotiation, which let a peer spend our time."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    try:
+        context.set_ciphers(settings.ciphers)
+    except ssl.SSLError as error:
+        raise TlsError(f"tls.ciphers: OpenSSL knows none of {settings.ciphers}") from error
 
 
 def _readable(path: Path) -> None:
