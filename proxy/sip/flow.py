@@ -37,7 +37,8 @@ class Hop:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.transport}:{host}:{self.port}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Flow:
@@ -92,4 +93,5 @@ class Flow:
         host, port = self.remote
         return f"{self.transport}:[{host}]:{port}" if ":" in host else f"{self.transport}:{host}:{port}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)

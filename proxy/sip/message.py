@@ -287,10 +287,13 @@ class Message:
         return found
 
     def _need(self, key: str, name: str) -> str:
-        value = self.get(key)
-        if value is None:
+        first = self._first
+        if first is None:
+            first = self._index()
+        line = first.get(key)
+        if line is None:
             raise SipError(400, f"Missing {name} header")
-        return value
+        return read_value(line)
 
     @property
     def call_id(self) -> str:
@@ -310,7 +313,8 @@ class Message:
         """The topmost Via. Raises SipError 400."""
         via = self._via
         if via is None:
-            via = self._via = parse_via(split_values(self._need("via", "Via"))[0])
+            value = self._need("via", "Via")
+            via = self._via = parse_via(split_values(value)[0] if "," in value else value)
         return via
 
     @property
@@ -337,7 +341,7 @@ class Message:
             value = self.get("contact")
             if value is None or value == "*":
                 return None
-            address = self._contact = parse_name_addr(split_values(value)[0])
+            address = self._contact = parse_name_addr(split_values(value)[0] if "," in value else value)
         return address
 
     @property

@@ -24,7 +24,7 @@ __all__ = [
 MAX_MESSAGE_BYTES: Final = 65_535
 MAX_HEADERS: Final = 256
 MAX_HEAD_BYTES: Final = 32_768
-_MAX_LENGTH_DIGITS: Final = 9
+_MAX_DIGITS: Final = 9
 _ONCE_ONLY: Final = frozenset(("from", "to", "call-id", "cseq", "max-forwards"))
 _MAX_FORWARDS_LIMIT: Final = 255
 _BARE_COOKIE: Final = "z9hg4bk"
@@ -196,20 +196,20 @@ def _body(message: Message, body: bytes) -> bytes:
     value = message.get("content-length")
     if value is None:
         return body
-    wanted = _length(value)
+    wanted = _number(value)
     if wanted is None:
         raise _malformed(message, 400, "Malformed Content-Length")
     for key, line in message.repeated():
-        if key == "content-length" and _length(read_value(line)) != wanted:
+        if key == "content-length" and _number(read_value(line)) != wanted:
             raise _malformed(message, 400, "Conflicting Content-Length headers")
     if wanted > len(body):
         raise _malformed(message, 400, "Content-Length larger than the message")
     return body if wanted == len(body) else body[:wanted]
 
 
-def _length(value: str) -> int | None:
-    """A Content-Length as a number; None when it is none, or has too many digits to be meant."""
-    if value.isdigit() and value.isascii() and len(value) <= _MAX_LENGTH_DIGITS:
+def _number(value: str) -> int | None:
+    """A text of digits as a number; None when it is none, or has too many digits to be meant."""
+    if value.isdigit() and value.isascii() and len(value) <= _MAX_DIGITS:
         return int(value)
     return None
 
@@ -242,8 +242,10 @@ def check_request(request: Request, *, allow: str = "") -> None:
         raise SipError(400, "Headers in the Request-URI")
     _check_addresses(request)
     hops = request.get("max-forwards")
-    if hops is not None and not (hops.isdigit() and hops.isascii() and _length(hops) in range(_MAX_FORWARDS_LIMIT + 1)):
-        raise SipError(400, "Malformed Max-Forwards")
+    if hops is not None:
+        count = _number(hops)
+        if count is None or count > _MAX_FORWARDS_LIMIT:
+            raise SipError(400, "Malformed Max-Forwards")
 
 
 def check_response(response: Response) -> None:
@@ -397,7 +399,7 @@ def content_length(head: bytes) -> int:
     found: int | None = None
     for value in _CONTENT_LENGTH.findall(head):
         text = value.strip(b" \t\r\n")
-        if not text.isdigit() or len(text) > _MAX_LENGTH_DIGITS:
+        if not text.isdigit() or len(text) > _MAX_DIGITS:
             raise SipError(400, "Malformed Content-Length")
         if found is not None and found != int(text):
             raise SipError(400, "Conflicting Content-Length headers")
