@@ -150,6 +150,22 @@ async def test_closing_connection_is_not_given_out_again(start: Start, serve: Se
     assert await opened(transports, hop_to(server)) is again
 
 
+async def test_end_of_an_old_connection_leaves_the_new_one_in_the_pool(start: Start, serve: Serve) -> None:
+    server = await serve()
+    transports, hooks = await start(stream=StreamSettings(write_buffer_bytes=64 * 1024 * 1024))
+    flow = await opened(transports, hop_to(server))
+    await server.until(lambda: server.connections == 1)
+    server.writers[0].transport.pause_reading()  # type: ignore[attr-defined]
+    transports.send(flow, bytes(16 * 1024 * 1024))
+    transports.close_flow(flow, "lingers, since the peer does not read")
+    again = await opened(transports, hop_to(server))
+    assert hooks.ended == []
+    server.writers[0].transport.abort()
+    await hooks.until(lambda: hooks.ended == [flow])
+    assert await opened(transports, hop_to(server)) is again
+    assert transports.counters()["connections_out"] == 1
+
+
 async def test_refused_connection_is_told_to_all_who_wait_and_logged_once(start: Start, serve: Serve) -> None:
     transports, _ = await start()
     hop = Hop("tcp", "127.0.0.1", 1)
