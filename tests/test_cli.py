@@ -61,7 +61,7 @@ def running(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen
                 yield process, event
                 break
         else:
-            pytest.fail(f"not started: {process.stderr.read() if process.stderr else ''}")
+            pytest.fail(f"not started ({process.wait()}): {process.stderr.read() if process.stderr else ''}")
     finally:
         process.kill()
         process.communicate()
@@ -293,3 +293,29 @@ def test_check_of_rule_files_needs_no_settings(tmp_path: Path) -> None:
 def test_unknown_flag_and_command_are_refused() -> None:
     assert trunkline("run", "--listn", "udp:127.0.0.1:0").returncode == 2
     assert trunkline("walk").returncode == 2
+
+
+def test_health_check_of_this_host_is_answered_though_it_may_not_call() -> None:
+    """As in a container with the default `allow`; OPTIONS of another address and an INVITE of this one get silence."""
+    with running("--listen", "udp:127.0.0.1:0", "--target", "sip:127.0.0.1") as (_, event):
+        port = port_of(event)
+        assert trunkline("ping", f"sip:127.0.0.1:{port}").returncode == 0
+        for address, method in (("127.0.0.2", "OPTIONS"), ("127.0.0.1", "INVITE")):
+            with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as stranger:
+                stranger.bind((address, 0))
+                here = f"{address}:{stranger.getsockname()[1]}"
+                lines = (
+                    f"{method} sip:127.0.0.1 SIP/2.0",
+                    f"Via: SIP/2.0/UDP {here};branch=z9hG4bK{method}",
+                    "Max-Forwards: 70",
+                    f"From: <sip:a@{here}>;tag=1",
+                    "To: <sip:127.0.0.1>",
+                    f"Call-ID: {method}",
+                    f"CSeq: 1 {method}",
+                    f"Contact: <sip:{here}>",
+                    "Content-Length: 0",
+                )
+                stranger.sendto("".join(f"{line}\r\n" for line in (*lines, "")).encode(), ("127.0.0.1", port))
+                stranger.settimeout(0.4)
+                with pytest.raises(TimeoutError):
+                    stranger.recv(2000)

@@ -14,7 +14,10 @@ from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.message import Request
 
-__all__ = ["Screening"]
+__all__ = ["THIS_HOST", "Screening"]
+
+THIS_HOST: Final = frozenset(("127.0.0.1", "::1"))
+"""Where a health check (`trunkline ping`) comes from: its OPTIONS are answered, whoever may call."""
 
 _MAX_REMEMBERED: Final = 10_000
 _UNLIMITED: Final = frozenset(("ACK", "CANCEL"))
@@ -51,10 +54,12 @@ class Screening:
         return known
 
     def may_connect(self, flow: Flow) -> bool:
-        """Whether a connection is worth keeping: its peer may call, can prove who it is, is one that we talk to, or is
-        to be told that it may not."""
+        """Whether a connection is worth keeping: its peer may call, can prove who it is, is one that we talk to, is this
+        host itself, or is to be told that it may not."""
         config = self._core.config
-        return bool(config.users) or config.refuse_strangers or self.admits(flow) or flow.remote[0] in self._peers
+        if config.users or config.refuse_strangers or self.admits(flow):
+            return True
+        return flow.remote[0] in self._peers or flow.remote[0] in THIS_HOST
 
     def note_peer(self, flow: Flow) -> None:
         """We send requests there, so responses and requests of calls come from there."""

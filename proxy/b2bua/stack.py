@@ -18,7 +18,7 @@ from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
-from proxy.b2bua.screening import Screening
+from proxy.b2bua.screening import THIS_HOST, Screening
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Request, Response
@@ -246,7 +246,8 @@ class Stack:
 
     def _belongs(self, request: Request, flow: Flow) -> bool:
         """Whether a request from outside the allow-list may be looked at: it is part of a dialog with the very address
-        that it comes from (or a late copy of one that was), or its source may authenticate by digest. Raises SipError.
+        that it comes from (or a late copy of one that was), its source may authenticate by digest, or it is the health
+        check of this very host. Raises SipError.
         """
         known = self._core.layer.find_server(request)
         if known is not None and known.flow.remote[0] == flow.remote[0]:
@@ -255,6 +256,8 @@ class Stack:
         leg = self._core.legs.get((request.call_id, tag)) if tag is not None else None
         if leg is not None and leg.flow.remote[0] == flow.remote[0]:
             return True
+        if request.method == "OPTIONS":
+            return tag is None and flow.remote[0] in THIS_HOST
         return bool(self.config.users) and request.method in ("INVITE", "ACK", "CANCEL")
 
     def _stranger(self, request: Request, flow: Flow, now: float) -> None:
