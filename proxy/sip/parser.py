@@ -249,20 +249,20 @@ def check_request(request: Request, *, allow: str = "") -> None:
 
 
 def check_response(response: Response) -> None:
-    """Check what must hold before a response can be matched and used (RFC 3261 sections 8.1.1, 8.1.3.3).
+    """Check what must hold before a response can be matched (RFC 3261 sections 8.1.1, 8.1.3.3).
 
-    Raises SipError for one that must be dropped: an unreadable Via, CSeq, Call-ID, From, To or Contact, or several Via
-    values: it was meant for someone else (RFC 4475 section 3.3.10).
+    Raises SipError for one that must be dropped: an unreadable Via, CSeq, Call-ID, From or To, or several Via values,
+    as it was meant for someone else (RFC 4475 section 3.3.10). A broken Contact is no such reason: the session behind a
+    2xx has to be ended.
     """
     if response.holds_nul:
         raise SipError(400, "NUL in the head")
     _check_repeated(response)
     if len(response.values("via")) > 1:
         raise SipError(400, "More than one Via in a response")
-    _ = response.via, response.cseq
+    _ = response.via, response.cseq, response.from_, response.to
     if not response.call_id:
         raise SipError(400, "Empty Call-ID")
-    _check_addresses(response)
 
 
 def _check_repeated(message: Message) -> None:
@@ -272,8 +272,8 @@ def _check_repeated(message: Message) -> None:
             raise SipError(400, f"More than one {line.partition(':')[0].rstrip()} header")
 
 
-def _check_addresses(message: Message) -> None:
-    sender, to, contact = message.from_, message.to, message.contact
+def _check_addresses(request: Request) -> None:
+    sender, to, contact = request.from_, request.to, request.contact
     _ = sender.uri, to.uri
     if sender.tag == "" or to.tag == "":
         raise SipError(400, "Empty tag")

@@ -102,11 +102,13 @@ def check(found: Request | Response) -> None:
         else:
             answer(found, 400)
             check_request(found)
-            _ = found.request_uri
     except SipError:
         return
     assert not found.holds_nul
-    _ = found.via, found.cseq.number, found.call_id, found.from_.uri, found.to.uri, found.content_type
+    _ = found.via, found.cseq.number, found.call_id, found.from_, found.to, found.content_type
+    if isinstance(found, Response):
+        return
+    _ = found.request_uri, found.from_.uri, found.to.uri
     if found.contact is not None:
         _ = found.contact.uri
     # A leg of ours writes From and To anew.
