@@ -9,7 +9,7 @@ from proxy.b2bua.core import AVOID_S, Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.given_up import GivenUp
-from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg, ack_and_bye
+from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Challenged, Leg, ack_and_bye
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
 from proxy.b2bua.reliable import Owed, rseq_of
 from proxy.b2bua.retry import Outcome
@@ -123,6 +123,9 @@ class Attempt:
         self._unwanted: dict[str, bytes] = {}
         reliable = core.config.reliable
         self._reliable = reliable == "always" or (reliable == "auto" and call.invite.wants_reliable)
+        if not call.original.body and not (call.invite.wants_reliable and core.config.relay_early_media):
+            # An offer in a reliable provisional response wants its answer in the PRACK: only the caller has one.
+            self._reliable = False
         self.session_expires_s = core.config.session_expires_s
         self._min_se_s = 0
         self._digest = DigestClient(target.username, target.password, core.new_id)
@@ -325,7 +328,8 @@ class Attempt:
         if leg is not None:
             seq = leg.dialog.local_seq
             leg.close()
-        ack = ack_and_bye(self.core, self.call.id, self.number, self.request, response, flow, why, now, seq)
+        core, digest = self.core, self._digest
+        ack = ack_and_bye(core, self.call.id, self.number, self.request, response, flow, why, now, seq, digest=digest)
         self._unwanted[tag] = ack
 
     def _on_progress(self, response: Response, flow: Flow, now: float) -> None:
@@ -348,14 +352,22 @@ class Attempt:
             return
         self._rseq[leg.dialog.remote_tag] = rseq
         owed = Owed(leg, f"{rseq} {response.cseq.number} INVITE")
-        if self.call.invite.wants_reliable and (self.core.config.relay_early_media or not response.body):
+        invite = self.call.invite
+        if invite.wants_reliable and (not response.body or invite.may_hear((self.number, leg.dialog.remote_tag))):
             leg.peer, self.call.leg_a.peer = self.call.leg_a, leg
             if self.call.on_progress(self, response, owed, now):
                 return
         else:
             self.call.on_progress(self, response, None, now)
-        user = ByeUser(self.core, self.call.id, "b", self.number)
-        extra = (header("RAck", owed.rack), *self.core.capabilities)
+        self._prack(owed, flow, now)
+
+    def _prack(self, owed: Owed, flow: Flow, now: float) -> None:
+        """Acknowledge a reliable provisional response ourselves (RFC 3262 section 4)."""
+        leg = owed.leg
+        user = Challenged(
+            self.core, self.call.id, "b", self.number, self._digest, lambda now: self._prack(owed, flow, now)
+        )
+        extra = (header("RAck", owed.rack), *self.core.capabilities, *leg.credentials("PRACK"))
         prack = leg.dialog.request("PRACK", leg.dialog.next_seq(), leg.top(), extra)
         self.core.record_message(now, self.call.id, "b", "out", flow, prack, self.number)
         self.core.layer.send_request(prack, flow, user, now)
@@ -369,6 +381,7 @@ class Attempt:
             dialog = Dialog.as_uac(self.request, response)
             leg = self._early[tag] = Leg(self.core, self.call, "b", dialog, flow)
             leg.local_sdp = self.request.body
+            leg.digest = self._digest
         leg.learn(response)
         return leg
 
@@ -387,6 +400,7 @@ class Attempt:
         leg.learn(response)
         leg.confirmed = True
         leg.digest = self._digest
+        leg.keeper.min_se_s = self._min_se_s
         self.leg = leg
         return leg
 

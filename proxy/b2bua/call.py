@@ -22,6 +22,7 @@ from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.respond import REASON_PHRASES
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
 
@@ -148,7 +149,7 @@ class Call:
         exchange = attempt.exchange if owed is not None or attempt.exchange.offered else Exchange()
         try:
             attempt.rules.apply(draft, attempt.context(B_TO_A))
-            if not self.core.config.relay_early_media and draft.has_sdp():
+            if draft.has_sdp() and not self.invite.may_hear((attempt.number, response.to.tag or "")):
                 withhold_early_media(draft)
             exchange.cross(draft, response.body)
         except (RuleReject, SdpError, SipError) as error:
@@ -189,7 +190,7 @@ class Call:
         if self.core.config.max_call_s:
             self._limit_timer = self.core.timers.schedule(now + self.core.config.max_call_s, self._on_limit)
         leg_b.keeper.start(answered_terms(response, attempt.session_expires_s), now)
-        self.invite.accept(draft, now)
+        self.invite.accept(draft, (attempt.number, response.to.tag or ""), now)
         self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
 
     def on_attempt_failed(self, attempt: Attempt, outcome: Outcome, response: Response | None, now: float) -> None:
@@ -460,7 +461,10 @@ class Call:
             if self.attempt is not None:
                 self.attempt.cancel(now, (reason_header(cause, text),))
                 self.attempt.end(now, cause, text, "ended here")
-            self._refuse(503, "Service Unavailable", now, text)
+            if cause >= 500:
+                self._refuse(cause, REASON_PHRASES.get(cause, text), now, text)
+            else:
+                self._refuse(503, "Service Unavailable", now, text)
             return
         self._refuse_pending(now)
         reason = (reason_header(cause, text),)

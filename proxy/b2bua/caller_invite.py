@@ -37,13 +37,14 @@ class CallerInvite:
         needs_reliable: whether it demands them.
     """
 
-    __slots__ = ("_call", "_core", "_leg", "_sender", "needs_reliable", "tx", "wants_reliable")
+    __slots__ = ("_call", "_core", "_heard", "_leg", "_sender", "needs_reliable", "tx", "wants_reliable")
 
     def __init__(self, core: Core, call: Call, leg: Leg, tx: ServerTransaction) -> None:
         self._core = core
         self._call = call
         self._leg = leg
         self._sender: ReliableSender | None = None
+        self._heard: tuple[int, str] | None = None
         self.tx = tx
         self.needs_reliable = any("100rel" in value.lower() for value in tx.request.values("require"))
         self.wants_reliable = self.needs_reliable or has_option(tx.request, "100rel")
@@ -58,20 +59,36 @@ class CallerInvite:
     def progress(self, draft: Draft, owed: Owed | None, now: float) -> None:
         """Relay a provisional response, reliably where leg B is owed a PRACK for it or the caller insists."""
         if owed is None and not self.needs_reliable:
-            self.tx.respond(self._mapped(draft, now, success=True), now)
+            response = self._mapped(draft, success=True)
+            self._record(response, draft, now)
+            self.tx.respond(response, now)
             return
+        if owed is not None and draft.body:
+            self._heard = (self._call.attempt_number, owed.leg.dialog.remote_tag)
         sender = self._reliable()
-        response = self._mapped(draft, now, success=True, extra=sender.lines())
-        sender.send(response, owed, now)
+        response = self._mapped(draft, success=True, extra=sender.lines())
+        sender.send(response, owed, lambda now: self._record(response, draft, now), now)
 
-    def accept(self, draft: Draft, now: float) -> None:
-        """Relay the 2xx, repeat it until the ACK, and begin the session timer that the caller asked for."""
+    def may_hear(self, branch: tuple[int, str]) -> bool:
+        """Whether a session of leg B may reach the caller in a reliable provisional response: nobody else's has, since
+        one dialog has one answer (RFC 3261 section 13.2.1). `branch`: the attempt's number and the target's tag."""
+        return self._core.config.relay_early_media and self._heard in (None, branch)
+
+    def accept(self, draft: Draft, branch: tuple[int, str], now: float) -> None:
+        """Relay the 2xx, repeat it until the ACK, and begin the session timer that the caller asked for.
+
+        `branch`: who sent it, as in `may_hear`.
+        """
         config, leg, tx = self._core.config, self._leg, self.tx
         terms, lines = accept_terms(tx.request, config.min_se_s, config.session_expires_s)
-        response = self._mapped(draft, now, success=True, extra=list(lines))
+        if self._heard not in (None, branch):
+            # The caller has another answer in this dialog already; this one comes from another fork.
+            leg.take_tag(self._core.new_id())
+        response = self._mapped(draft, success=True, extra=list(lines))
         leg.local_sdp = response.body
 
         def send(now: float) -> None:
+            self._record(response, draft, now)
             leg.answer(tx, response, now)
             leg.keeper.start(terms, now)
 
@@ -86,7 +103,9 @@ class CallerInvite:
             draft.step = "builtin:reason"
             draft.append(reason_header(draft.status, draft.reason))
         self._stop()
-        self.tx.respond(self._mapped(draft, now, success=False), now)
+        response = self._mapped(draft, success=False)
+        self._record(response, draft, now)
+        self.tx.respond(response, now)
 
     def refuse(self, status: int, reason: str | None, now: float) -> None:
         """Refuse the INVITE ourselves."""
@@ -123,12 +142,14 @@ class CallerInvite:
     def _not_acknowledged(self, now: float) -> None:
         self._call.hang_up(now, 504, "PRACK not received")
 
-    def _mapped(self, draft: Draft, now: float, *, success: bool, extra: list[Header] | None = None) -> Response:
+    def _mapped(self, draft: Draft, *, success: bool, extra: list[Header] | None = None) -> Response:
         tx = self.tx
         block = self._leg.response_block(tx.request, tx.flow, success=success)
         map_message(draft, block, [*self._core.reply_capabilities, *extra] if extra else self._core.reply_capabilities)
         response = draft.finish()
         assert isinstance(response, Response)
-        number = self._call.attempt_number
-        self._core.record_message(now, self._call.id, "a", "out", tx.flow, response, number, draft.changes)
         return response
+
+    def _record(self, response: Response, draft: Draft, now: float) -> None:
+        number = self._call.attempt_number
+        self._core.record_message(now, self._call.id, "a", "out", self.tx.flow, response, number, draft.changes)

@@ -65,6 +65,7 @@ class Leg:
         "_ok_timer",
         "_ok_until",
         "_settling",
+        "_tags",
         "call",
         "confirmed",
         "core",
@@ -110,6 +111,7 @@ class Leg:
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
         self._settling: list[tuple[FlowAction, FlowFailed | None]] | None = None
+        self._tags = [dialog.local_tag]
         self.keeper = SessionKeeper(self)
         self.digest: DigestClient | None = None
         self.takes_update = False
@@ -123,9 +125,17 @@ class Leg:
         self.ended = True
         self.stop_answer()
         self.keeper.stop()
-        key = (self.dialog.call_id, self.dialog.local_tag)
-        if self.core.legs.get(key) is self:
-            del self.core.legs[key]
+        for tag in self._tags:
+            key = (self.dialog.call_id, tag)
+            if self.core.legs.get(key) is self:
+                del self.core.legs[key]
+
+    def take_tag(self, tag: str) -> None:
+        """Go on under another tag of ours: for the peer this is another dialog of the same INVITE, as from a fork
+        (RFC 3261 section 12.1). Requests with the tag before still find the leg."""
+        self.dialog.retag(tag)
+        self._tags.append(tag)
+        self.core.legs[(self.dialog.call_id, tag)] = self
 
     def learn(self, message: Message) -> None:
         """Note what a message of the peer tells about it: its session, and whether it takes UPDATE."""

@@ -38,9 +38,10 @@ class Owed:
 
 
 class _Pending:
-    __slots__ = ("owed", "response", "rseq")
+    __slots__ = ("owed", "response", "rseq", "sent")
 
-    def __init__(self, rseq: int, response: Response, owed: Owed | None) -> None:
+    def __init__(self, rseq: int, response: Response, owed: Owed | None, sent: Callable[[float], None]) -> None:
+        self.sent = sent
         self.rseq = rseq
         self.response = response
         self.owed = owed
@@ -70,9 +71,10 @@ class ReliableSender:
         self._rseq += 1
         return [_REQUIRE, header("RSeq", str(self._rseq))]
 
-    def send(self, response: Response, owed: Owed | None, now: float) -> None:
-        """Send the response that carries the last `lines`, or let it wait for those before it."""
-        self._queue.append(_Pending(self._rseq, response, owed))
+    def send(self, response: Response, owed: Owed | None, sent: Callable[[float], None], now: float) -> None:
+        """Send the response that carries the last `lines`, or let it wait for those before it; `sent` is called when it
+        goes out for the first time."""
+        self._queue.append(_Pending(self._rseq, response, owed, sent))
         if len(self._queue) == 1:
             self._begin(now)
 
@@ -112,7 +114,9 @@ class ReliableSender:
         return True, pending.owed
 
     def _begin(self, now: float) -> None:
-        self._tx.respond(self._queue[0].response, now)
+        pending = self._queue[0]
+        pending.sent(now)
+        self._tx.respond(pending.response, now)
         self._interval_s = self._core.config.timers.t1_s
         self._until = now + 64 * self._interval_s
         self._timer = self._core.timers.schedule(now + self._interval_s, self._repeat)

@@ -99,6 +99,11 @@ class Dialog:
         dialog.next_hop()
         return dialog
 
+    def retag(self, tag: str) -> None:
+        """Take another tag on our side."""
+        self.local = _tagged(self.local, tag)
+        self.local_tag = tag
+
     def confirm(self, response: Response) -> None:
         """Take the route set and target anew from the 2xx, as RFC 3261 section 13.2.2.4 demands of a UAC."""
         self.route_set = response.values("record-route")[::-1]
