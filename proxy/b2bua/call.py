@@ -9,7 +9,14 @@ from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
-from proxy.b2bua.mapping import contact_line, hide_challenge, map_message, via_line, withhold_early_media
+from proxy.b2bua.mapping import (
+    add_early_answer,
+    contact_line,
+    hide_challenge,
+    map_message,
+    via_line,
+    withhold_early_media,
+)
 from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer, sipfrag_status
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
@@ -147,15 +154,16 @@ class Call:
             return False
         draft = Draft(response)
         exchange = attempt.exchange if owed is not None or attempt.exchange.offered else Exchange()
+        branch = (attempt.number, response.to.tag or "")
         try:
             attempt.rules.apply(draft, attempt.context(B_TO_A))
-            if draft.has_sdp() and not self.invite.may_hear((attempt.number, response.to.tag or "")):
+            if draft.has_sdp() and not self.invite.may_hear(branch):
                 withhold_early_media(draft)
             exchange.cross(draft, response.body)
         except (RuleReject, SdpError, SipError) as error:
             self.core.record("not-relayed", now, self.id, {"why": str(error), "status": response.status}, "b")
             return False
-        self.invite.progress(draft, owed, now)
+        self.invite.progress(draft, owed, branch, now)
         return True
 
     def on_answer(self, attempt: Attempt, response: Response, now: float) -> None:
@@ -163,11 +171,16 @@ class Call:
         assert attempt.request is not None
         assert attempt.flow is not None
         exchange, offered = attempt.exchange, attempt.exchange.offered
-        draft = Draft(response)
+        branch = (attempt.number, response.to.tag or "")
+        draft, response_body = Draft(response), response.body
         try:
             leg_b = attempt.answered_leg(response)
+            session = leg_b.remote_sdp if offered and not self.invite.has_heard(branch) else b""
+            if session and not response.body:
+                add_early_answer(draft, session)
+                response_body = session
             attempt.rules.apply(draft, attempt.context(B_TO_A))
-            exchange.cross(draft, response.body)
+            exchange.cross(draft, response_body)
         except (RuleReject, SdpError, SipError) as error:
             reason = getattr(error, "reason", str(error))
             attempt.refuse_answer(response, attempt.flow, "Unusable answer", now)
@@ -190,7 +203,7 @@ class Call:
         if self.core.config.max_call_s:
             self._limit_timer = self.core.timers.schedule(now + self.core.config.max_call_s, self._on_limit)
         leg_b.keeper.start(answered_terms(response, attempt.session_expires_s), now)
-        self.invite.accept(draft, (attempt.number, response.to.tag or ""), now)
+        self.invite.accept(draft, branch, now)
         self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
 
     def on_attempt_failed(self, attempt: Attempt, outcome: Outcome, response: Response | None, now: float) -> None:

@@ -56,23 +56,30 @@ class CallerInvite:
         self._core.record_message(now, self._call.id, "a", "out", tx.flow, response)
         tx.respond(response, now)
 
-    def progress(self, draft: Draft, owed: Owed | None, now: float) -> None:
-        """Relay a provisional response, reliably where leg B is owed a PRACK for it or the caller insists."""
+    def progress(self, draft: Draft, owed: Owed | None, branch: tuple[int, str], now: float) -> None:
+        """Relay a provisional response, reliably where leg B is owed a PRACK for it or the caller insists.
+
+        `branch`: who sent it, as in `may_hear`.
+        """
         if owed is None and not self.needs_reliable:
             response = self._mapped(draft, success=True)
             self._record(response, draft, now)
             self.tx.respond(response, now)
             return
-        if owed is not None and draft.body:
-            self._heard = (self._call.attempt_number, owed.leg.dialog.remote_tag)
+        if draft.has_sdp():
+            self._heard = branch
         sender = self._reliable()
         response = self._mapped(draft, success=True, extra=sender.lines())
         sender.send(response, owed, lambda now: self._record(response, draft, now), now)
 
     def may_hear(self, branch: tuple[int, str]) -> bool:
-        """Whether a session of leg B may reach the caller in a reliable provisional response: nobody else's has, since
+        """Whether a session may reach the caller in a provisional response: no other fork's has done so reliably, since
         one dialog has one answer (RFC 3261 section 13.2.1). `branch`: the attempt's number and the target's tag."""
         return self._core.config.relay_early_media and self._heard in (None, branch)
+
+    def has_heard(self, branch: tuple[int, str]) -> bool:
+        """Whether the caller has the session of this fork from a reliable provisional response."""
+        return self._heard == branch
 
     def accept(self, draft: Draft, branch: tuple[int, str], now: float) -> None:
         """Relay the 2xx, repeat it until the ACK, and begin the session timer that the caller asked for.

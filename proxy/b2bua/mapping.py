@@ -17,6 +17,7 @@ from proxy.sip.uri import Uri, render_params
 
 __all__ = [
     "ALLOW_OUTSIDE_DIALOG",
+    "add_early_answer",
     "allowed",
     "contact_line",
     "crossing_from",
@@ -159,6 +160,14 @@ def withhold_early_media(draft: Draft) -> None:
     draft.set_status(180, "Ringing")
     draft.remove_all("content-type")
     draft.set_body(b"")
+
+
+def add_early_answer(draft: Draft, session: bytes) -> None:
+    """Put the answer into a 2xx that leaves it out, since a reliable provisional response had it: the other leg has
+    heard of that one unreliably, or not at all (RFC 3261 section 13.2.1)."""
+    draft.step = "builtin:early-answer"
+    draft.append(header("Content-Type", "application/sdp"))
+    draft.set_body(session)
 
 
 def map_message(
