@@ -68,6 +68,7 @@ class Bench:
     Attributes:
         to_caller, to_target: what the stack has sent, oldest first.
         wire: the same and all else that it sent, with time and flow.
+        received: what it was given, with the flow.
         events: what it has recorded.
         resolves, opened, closed: the URIs, hops and flows of those effects.
         hops: the hops of a host, best one first, where it has others than its own address.
@@ -114,6 +115,7 @@ class Bench:
         self.to_caller: list[Message] = []
         self.to_target: list[Message] = []
         self.wire: list[tuple[float, Flow, Message]] = []
+        self.received: list[tuple[bytes, Flow]] = []
         self.events: list[Event] = []
         self.closed: list[Flow] = []
         self.opened: list[Hop] = []
@@ -205,6 +207,7 @@ class Bench:
             message = message.serialize()
         elif isinstance(message, str):
             message = message.encode("utf-8", "surrogateescape")
+        self.received.append((message, flow))
         self.stack.receive(message, flow, self.now)
         self.perform()
 
