@@ -49,6 +49,7 @@ class Leg:
         owes_ack: the CSeq number of a 2xx of the peer that waits for its ACK, since our answer is still to come.
         keeper: the session timer.
         digest: answers the peer's challenges, where it is a target that has credentials.
+        update_in, update_out: whether an offer in an UPDATE of the peer, or of ours, waits for its answer.
         takes_update: whether the peer's Allow lists UPDATE.
         local_sdp, remote_sdp: the last session description that we sent and got.
         origin: what keeps the o= line as the peer knows it, once its session goes on with somebody else.
@@ -85,6 +86,8 @@ class Leg:
         "remote_sdp",
         "side",
         "takes_update",
+        "update_in",
+        "update_out",
     )
 
     def __init__(self, core: Core, call: Call, side: str, dialog: Dialog, flow: Flow, place: str = "") -> None:
@@ -115,6 +118,8 @@ class Leg:
         self.keeper = SessionKeeper(self)
         self.digest: DigestClient | None = None
         self.takes_update = False
+        self.update_in = False
+        self.update_out = False
         self.local_sdp = b""
         self.remote_sdp = b""
         self.origin: Origin | None = None
@@ -154,7 +159,8 @@ class Leg:
     @property
     def busy(self) -> bool:
         """Whether an INVITE of ours has to wait: one is pending either way, or its ACK is (RFC 3261 section 14.1)."""
-        return self.invite_in is not None or self.invite_out or self.answering or self.owes_ack is not None
+        pending = self.invite_in is not None or self.invite_out or self.update_in or self.update_out
+        return pending or self.answering or self.owes_ack is not None
 
     # What we send
 

@@ -75,32 +75,49 @@ class Relay:
         `rack`: what a PRACK has to acknowledge on the other leg.
         """
         relay = cls(call, leg, peer, tx, rack)
-        if tx.method in ("INVITE", "UPDATE"):
-            try:
+        try:
+            if tx.method in ("INVITE", "UPDATE"):
+                relay._check_glare()
                 config = call.core.config
-                relay._terms, relay._lines = accept_terms(tx.request, config.min_se_s, 0)
-            except SipError as error:
-                leg.reply(tx, error.status, now, error.reason, error.headers)
+                terms = accept_terms(tx.request, config.min_se_s, config.session_expires_s, leg.keeper.terms)
+                relay._terms, relay._lines = terms
+            if relay._is_refresh():
+                relay._refreshed(now)
                 return
-        if tx.method == "INVITE":
-            if leg.invite_in is not None:
-                leg.reply(tx, 500, now, "Another INVITE is pending", (("Retry-After", "1"),))
-                return
-            if leg.invite_out or leg.answering or peer.answering or peer.invite_out:
-                leg.reply(tx, 491, now)
-                return
-        if relay._is_refresh():
-            relay._refreshed(now)
+            if relay._offers() and (peer.invite_out or peer.update_out or (tx.method == "INVITE" and peer.answering)):
+                raise SipError(491, "Request Pending")
+        except SipError as error:
+            leg.reply(tx, error.status, now, error.reason, error.headers)
             return
         if tx.method == "INVITE":
             leg.invite_in = tx
             peer.invite_out = True
+        elif relay._offers():
+            leg.update_in = peer.update_out = True
         tx.user = relay
 
         def failed(reason: str, now: float) -> None:
             relay._finish(now, 503, "Peer can't be reached")
 
         peer.with_flow(relay._send, now, failed)
+
+    def _offers(self) -> bool:
+        """Whether the request makes an offer, or asks for one."""
+        return self.tx.method == "INVITE" or (self.tx.method == "UPDATE" and bool(self.tx.request.body))
+
+    def _check_glare(self) -> None:
+        """Refuse an offer while another one is pending on its leg (RFC 3261 section 14.2, RFC 3311 section 5.2).
+
+        Raises SipError 500 for one of the same peer, 491 for one that was sent to it.
+        """
+        leg = self.leg
+        if not self._offers():
+            return
+        if leg.update_in or (leg.confirmed and leg.invite_in is not None):
+            raise SipError(500, "Another offer is pending", (("Retry-After", "1"),))
+        waits_for_ack = leg.answering if self.tx.method == "INVITE" else leg.late_answer is not None
+        if leg.invite_out or leg.update_out or waits_for_ack:
+            raise SipError(491, "Request Pending")
 
     def _is_refresh(self) -> bool:
         """Whether the request changes nothing but the session timer."""
@@ -109,7 +126,8 @@ class Relay:
             return False
         if request.method == "UPDATE":
             return not request.body
-        return request.method == "INVITE" and bool(request.body) and request.body == leg.remote_sdp
+        known = request.method == "INVITE" and bool(request.body) and bool(leg.local_sdp)
+        return known and request.body == leg.remote_sdp
 
     def _refreshed(self, now: float) -> None:
         leg, tx = self.leg, self.tx
@@ -243,7 +261,8 @@ class Relay:
                 peer.dialog.refresh_target(response)
                 lines = list(self._lines)
                 peer.keeper.start(answered_terms(response, peer.keeper.asks_s), now)
-                leg.keeper.start(self._terms, now)
+                if leg.confirmed:
+                    leg.keeper.start(self._terms, now)
         block = leg.response_block(self.tx.request, self.tx.flow, success=status < 300)
         map_message(draft, block, [*call.core.reply_capabilities, *lines])
         mapped = draft.finish()
@@ -288,3 +307,5 @@ class Relay:
         elif self.tx.method == "INVITE":
             self.leg.invite_in = None
             self.peer.invite_out = False
+        elif self._offers():
+            self.leg.update_in = self.peer.update_out = False

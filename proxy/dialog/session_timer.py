@@ -65,11 +65,14 @@ def _min_se(message: Message) -> int:
     return int(value) if value.isdigit() and value.isascii() and len(value) < 10 else _FLOOR_S
 
 
-def accept_terms(request: Request, min_se_s: int, wanted_s: int) -> tuple[SessionTerms | None, tuple[Header, ...]]:
+def accept_terms(
+    request: Request, min_se_s: int, wanted_s: int, current: SessionTerms | None = None
+) -> tuple[SessionTerms | None, tuple[Header, ...]]:
     """As UAS, take what an INVITE or UPDATE asks for (RFC 4028 section 9).
 
-    `wanted_s` is the interval that we want by ourselves, 0 for none. Returns the terms and the header fields for the
-    2xx. Raises SipError 422 with Min-SE for an interval that is too short, 400 for one that is malformed.
+    `wanted_s` is the interval that we want by ourselves, 0 for none. `current` are the terms until now: where the
+    request does not say who refreshes, the roles stay. Returns the terms and the header fields for the 2xx. Raises
+    SipError 422 with Min-SE for an interval that is too short, 400 for one that is malformed.
     """
     supported = has_option(request, "timer")
     asked = _interval(request)
@@ -83,7 +86,8 @@ def accept_terms(request: Request, min_se_s: int, wanted_s: int) -> tuple[Sessio
             if supported:
                 raise SipError(422, "Session Interval Too Small", (("Min-SE", str(max(min_se_s, _FLOOR_S))),))
             interval = max(min_se_s, _FLOOR_S)
-        refresher = asked_refresher if asked_refresher in ("uac", "uas") else "uac"
+        kept = "uas" if current is not None and current.we_refresh else "uac"
+        refresher = asked_refresher if asked_refresher in ("uac", "uas") else kept
         if not supported:
             refresher = "uas"
     lines = [header("Session-Expires", f"{interval};refresher={refresher}")]
