@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import yaml
 
 from proxy.rewrite.compiler import compile_rule_set
-from proxy.rewrite.engine import RuleSet
-from proxy.rewrite.nodes import Node, NodeKind, Problem, Report
+from proxy.rewrite.engine import Include, RuleSet
+from proxy.rewrite.nodes import Node, NodeKind, Problem, Report, nearest
 
-__all__ = ["Problem", "RuleFileError", "load_directory_or_files", "load_file", "load_text", "parse_tree"]
+__all__ = ["Problem", "RuleFileError", "link", "load_directory_or_files", "load_file", "load_text", "parse_tree"]
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 8 << 20
 _MAX_DEPTH: Final = 30
+_MAX_INCLUDES: Final = 10
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -40,7 +41,10 @@ class RuleFileError(Exception):
 
 
 def load_file(path: str | Path) -> RuleSet:
-    """Read one rule file. Raises RuleFileError with every mistake, also when the file can't be read."""
+    """Read one rule file. Raises RuleFileError with every mistake, also when the file can't be read.
+
+    Its includes are not linked yet (`link`).
+    """
     source = str(path)
     try:
         with Path(path).open("rb") as file:
@@ -53,8 +57,15 @@ def load_file(path: str | Path) -> RuleSet:
 
 
 def load_text(text: str, source: str) -> RuleSet:
-    """Read rules from text; `source` names it in messages. Raises RuleFileError with every mistake."""
-    return _load(text.encode("utf-8", "surrogatepass"), source)
+    """Read rules from text; `source` names it in messages. Raises RuleFileError with every mistake.
+
+    Such a set can't include others.
+    """
+    rule_set = _load(text.encode("utf-8", "surrogatepass"), source)
+    problems = link({rule_set.name: rule_set})
+    if problems:
+        raise RuleFileError(problems)
+    return rule_set
 
 
 def load_directory_or_files(paths: Iterable[str | Path]) -> dict[str, RuleSet]:
@@ -74,9 +85,57 @@ def load_directory_or_files(paths: Iterable[str | Path]) -> dict[str, RuleSet]:
         if other is not rule_set:
             what = f'names its set "{rule_set.name}", as {other.source} does'
             problems.append(Problem(str(path), 0, 0, "", what, "a name of its own for each file"))
+    if not problems:
+        problems += link(found)
     if problems:
         raise RuleFileError(problems)
     return found
+
+
+def link(sets: Mapping[str, RuleSet]) -> list[Problem]:
+    """Connect each `include` with the set of its name; what is wrong with includes, an empty list when nothing is.
+
+    A set that includes others gets a version made of theirs and its own, so that it says what is applied. To be called
+    once with all the sets that were loaded together.
+    """
+    problems: list[Problem] = []
+    for rule_set in sets.values():
+        for include in rule_set.includes:
+            include.rule_set = sets.get(include.name)
+            if include.rule_set is None:
+                what = f'"{include.name}" is no rule set that is loaded'
+                known = ", ".join(sorted(sets))
+                problems.append(_include_problem(rule_set, include, what, known, nearest(include.name, sets)))
+    done: set[str] = set()
+    for rule_set in sets.values() if not problems else ():
+        problems += _finish_includes(rule_set, (), done)
+    return problems
+
+
+def _include_problem(rule_set: RuleSet, include: Include, what: str, allowed: str, suggestion: str = "") -> Problem:
+    return Problem(rule_set.source, include.line, include.column, "", what, allowed, suggestion)
+
+
+def _finish_includes(rule_set: RuleSet, above: tuple[str, ...], done: set[str]) -> list[Problem]:
+    """Finish the included sets first, then this one. Circles, and chains that are too long, are problems."""
+    problems: list[Problem] = []
+    if rule_set.name in done:
+        return problems
+    above = (*above, rule_set.name)
+    for include in rule_set.includes:
+        inner = include.rule_set
+        assert inner is not None
+        if inner.name in above or len(above) > _MAX_INCLUDES:
+            way = " > ".join([*above, inner.name])
+            problems.append(
+                _include_problem(rule_set, include, f"includes in a circle, or too deep: {way}", "no circle")
+            )
+        else:
+            problems += _finish_includes(inner, above, done)
+    done.add(rule_set.name)
+    if not problems:
+        rule_set.finish_includes()
+    return problems
 
 
 def _files(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Path]:

@@ -1,104 +1,71 @@
-"""`do`: actions on header fields, addresses, status and the call, compiled to functions."""
+"""`do`: actions on whole header fields, compiled to functions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from proxy.rewrite.engine import Context, RuleReject
+from proxy.rewrite.action import Action, ActionSpec, maker, with_value
+from proxy.rewrite.engine import Context, Run
+from proxy.rewrite.header_tests import INSTANCE, InstanceKind
 from proxy.rewrite.names import IDENTITY, OUT_OF_REACH, AnyHeaderName, HeaderName, Names
-from proxy.rewrite.nodes import Node, Report, nearest
-from proxy.rewrite.patterns import Pattern, PatternKind
-from proxy.rewrite.schema import Field, Flag, Keys, Kind, Many, Text, Values, Whole, Word, WordOr
-from proxy.rewrite.templates import Render, Template, TemplateKind, uri_host
+from proxy.rewrite.nodes import Node, Report
+from proxy.rewrite.schema import Field, Keys, Many, Schema, Values, Word, WordOr
+from proxy.rewrite.templates import Render, TemplateKind, uri_host
 from proxy.sdp.address import is_private_address
 from proxy.sip.errors import SipError
-from proxy.sip.headers import parse_name_addr
+from proxy.sip.headers import split_values
 from proxy.sip.message import SINGLETONS, Header, canonical_key
-from proxy.sip.respond import REASON_PHRASES
-from proxy.sip.uri import render_params
 
 if TYPE_CHECKING:
     from proxy.rewrite.draft import Draft
 
-__all__ = ["HEADER_ACTIONS", "Action", "ActionSpec", "Run", "with_value"]
+__all__ = ["HEADER_ACTIONS", "chosen"]
 
-Run = Callable[["Draft", "Context"], None]
-"""Edits a draft. May raise RuleReject, and SdpError for a body that is no usable SDP."""
-
-_BREAKS: Final = frozenset("\r\n\x00")
-_SPACES_FOR_BREAKS: Final = str.maketrans("\r\n\x00", "   ")
 _DESCRIBES_THE_BODY: Final = frozenset(("content-type", "content-encoding"))
 _ALWAYS_KEPT: Final = frozenset(IDENTITY) | _DESCRIBES_THE_BODY | {"from", "to"}
 _REPAIRED: Final = SINGLETONS - frozenset(IDENTITY) - {"from", "to"}
 
 
-class Action:
-    """One compiled action.
+class RemoveKind:
+    """Header names to remove, or `{header: …, instance: …}` for one of several."""
 
-    Attributes:
-        run: does it.
-        needs: the header keys of which one must be present for it to change anything; None when that can't be told.
-        message: the only kind of message that it makes sense for (`request`, `response`); None for both.
-        needs_sdp: whether it changes nothing where the body is no SDP.
-    """
+    _names: Final = Many(HeaderName(globs=True))
+    _one: Final = Keys({"header": Field(HeaderName(), True), "instance": Field(InstanceKind(), True)})
+    allowed: str = f"{_names.allowed}; or header and instance"
 
-    __slots__ = ("message", "needs", "needs_sdp", "run")
+    def read(self, node: Node, report: Report) -> list[str] | Values | None:
+        """Read names, or a header and the instance."""
+        return self._one.read(node, report) if node.kind == "mapping" else self._names.read(node, report)
 
-    def __init__(
-        self,
-        run: Run,
-        needs: frozenset[str] | None = None,
-        message: str | None = None,
-        needs_sdp: bool = False,
-    ) -> None:
-        self.run = run
-        self.needs = needs
-        self.message = message
-        self.needs_sdp = needs_sdp
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [self._names.schema(), self._one.schema()]}
 
 
-class ActionSpec:
-    """What an action takes, and how it is compiled.
-
-    Attributes:
-        kind: the kind of its value.
-        compile: makes the action of the value that `kind` read; it may report mistakes at the node and return None.
-    """
-
-    __slots__ = ("compile", "kind")
-
-    def __init__(self, kind: Kind[Any], compile: Callable[[Any, Node, Report], Action | None]) -> None:
-        self.kind = kind
-        self.compile = compile
+def _remove(given: list[str] | Values, node: Node, report: Report) -> Action:
+    if isinstance(given, dict):
+        return _remove_instance(given["header"], given["instance"])
+    meant = Names(given)
+    return Action(_remover(meant.test()), meant.needs, removes=meant.keys)
 
 
-def with_value(item: Header, value: str) -> Header:
-    """The header field with another value, its name as written. Line breaks and NUL become spaces."""
-    if not _BREAKS.isdisjoint(value):
-        value = value.translate(_SPACES_FOR_BREAKS)
-    return Header(item.name, item.key, value, f"{item.name.strip()}: {value}")
+def _remove_instance(name: str, instance: int) -> Action:
+    key = canonical_key(name)
+
+    def run(draft: Draft, context: Context) -> None:
+        for at in chosen(draft.positions(key), instance):
+            draft.remove(at)
+
+    return Action(run, frozenset((key,)))
 
 
-def _maker(name: str) -> Callable[[str], Header]:
-    """A function that makes a header field of this name. Line breaks and NUL become spaces: none can be injected."""
-    key, prefix = canonical_key(name), f"{name}: "
-
-    def make(value: str) -> Header:
-        if not _BREAKS.isdisjoint(value):
-            value = value.translate(_SPACES_FOR_BREAKS)
-        return Header(name, key, value, prefix + value)
-
-    return make
-
-
-# Whole header fields
-
-
-def _remove(names: list[str], node: Node, report: Report) -> Action:
-    meant = Names(names)
-    return Action(_remover(meant.test()), meant.needs)
+def chosen(places: list[int], instance: int | None) -> list[int]:
+    """The places of the instance that a rule means: all of them, or the one at an index, which may not be there."""
+    if instance is None:
+        return places
+    return [places[instance]] if -len(places) <= instance < len(places) else []
 
 
 def _remover(meant: Callable[[str], bool]) -> Run:
@@ -112,14 +79,20 @@ def _remover(meant: Callable[[str], bool]) -> Run:
 
 def _keep_only(names: list[str], node: Node, report: Report) -> Action:
     meant = Names(names).test()
-    return Action(_remover(lambda key: key not in _ALWAYS_KEPT and not meant(key)))
+    return Action(
+        _remover(lambda key: key not in _ALWAYS_KEPT and not meant(key)),
+        keeps=lambda key: key in _ALWAYS_KEPT or meant(key),
+    )
 
 
 def _set(values: Values, node: Node, report: Report) -> Action:
     name: str = values["header"]
     key = canonical_key(name)
-    make = _maker(name)
+    make = maker(name)
     render = values["value"].render()
+    instance: int | None = values.get("instance")
+    if instance is not None:
+        return _set_instance(key, make, render, instance)
 
     def run(draft: Draft, context: Context) -> None:
         value = render(draft, context)
@@ -134,7 +107,17 @@ def _set(values: Values, node: Node, report: Report) -> Action:
         if draft.headers[places[0]].value != value:
             draft.replace(places[0], make(value))
 
-    return Action(run)
+    return Action(run, writes=frozenset((key,)))
+
+
+def _set_instance(key: str, make: Callable[[str], Header], render: Render, instance: int) -> Action:
+    def run(draft: Draft, context: Context) -> None:
+        for at in chosen(draft.positions(key), instance):
+            value = render(draft, context)
+            if value is not None and draft.headers[at].value != value:
+                draft.replace(at, make(value))
+
+    return Action(run, frozenset((key,)), writes=frozenset((key,)))
 
 
 def _add(values: Values, node: Node, report: Report) -> Action | None:
@@ -142,7 +125,7 @@ def _add(values: Values, node: Node, report: Report) -> Action | None:
     if canonical_key(name) in SINGLETONS:
         report.add(node, f"adds {name}, which may stand only once", "set, which replaces one that is there")
         return None
-    make = _maker(name)
+    make = maker(name)
     on_top = values.get("at") == "top"
     render = values["value"].render()
 
@@ -155,18 +138,19 @@ def _add(values: Values, node: Node, report: Report) -> Action | None:
         else:
             draft.append(make(value))
 
-    return Action(run)
+    return Action(run, writes=frozenset((canonical_key(name),)))
 
 
 def _rename(values: Values, node: Node, report: Report) -> Action:
     meant = Names([values["from"]])
-    old, make = canonical_key(values["from"]), _maker(values["to"])
+    old, make = canonical_key(values["from"]), maker(values["to"])
 
     def run(draft: Draft, context: Context) -> None:
         for at in draft.positions(old):
             draft.replace(at, make(draft.headers[at].value))
 
-    return Action(run, meant.needs)
+    new = frozenset((canonical_key(values["to"]),))
+    return Action(run, meant.needs, removes=frozenset((old,)) - new, writes=new)
 
 
 def _dedupe(names: str | list[str], node: Node, report: Report) -> Action:
@@ -199,107 +183,76 @@ def _unfold(names: list[str], node: Node, report: Report) -> Action:
     return Action(run, meant.needs)
 
 
-# Find and replace
+# One field or several lines, and their order
 
 
-class ReplacementKind(TemplateKind):
-    r"""A template in which `\1` or `\g<name>` stands for a group of the pattern and `\0` for the whole match."""
-
-    allowed: str = TemplateKind.allowed + r", and \1 or \g<name> for groups"
-
-
-_GROUP: Final = re.compile(r"\\(?:([0-9])|g<([^>]*)>|(\\)|(.?))", re.DOTALL)
-
-
-def _replacement(template: Template, pattern: Pattern, node: Node, report: Report) -> list[str | int | Render] | None:
-    r"""Split the text parts of a template at `\1`, `\g<name>` and `\\`."""
-    parts: list[str | int | Render] = []
-    good = True
-    for part in template.parts:
-        if not isinstance(part, str):
-            parts.append(part)
-            continue
-        at = 0
-        for found in _GROUP.finditer(part):
-            parts.append(part[at : found.start()])
-            at = found.end()
-            number, name, backslash, other = found.groups()
-            if backslash:
-                parts.append("\\")
-            elif name is not None and name in pattern.names:
-                parts.append(pattern.names[name])
-            elif name is None and number is not None and int(number) <= pattern.groups:
-                parts.append(int(number))
-            else:
-                _report_group(found.group(), name, other, pattern, node, report)
-                good = False
-        parts.append(part[at:])
-    return [part for part in parts if part != ""] if good else None
-
-
-def _report_group(text: str, name: str | None, other: str | None, pattern: Pattern, node: Node, report: Report) -> None:
-    groups = [rf"\{number}" for number in range(min(pattern.groups, 9) + 1)]
-    allowed = ", ".join([*groups, *[rf"\g<{known}>" for known in pattern.names]])
-    if other is not None:
-        report.add(node, rf'has "{text}" in it, which means nothing', rf"{allowed}, and \\ for a backslash")
-    else:
-        meant = nearest(name, pattern.names) if name else ""
-        report.add(node, f'names a group that the pattern lacks, "{text}"', allowed, rf"\g<{meant}>" if meant else "")
-
-
-def _replace(values: Values, node: Node, report: Report) -> Action | None:
-    names, pattern, every = Names(values["header"]), values["pattern"], values.get("all", False)
-    with_node = node.value("with") or node
-    parts = _replacement(values["with"], pattern, with_node, report)
-    if parts is None:
-        return None
-    meant = names.test()
-    fixed = [part for part in parts if isinstance(part, (str, int))]
-    is_fixed = len(fixed) == len(parts)
-
-    def filled(draft: Draft, context: Context) -> list[str | int] | None:
-        if is_fixed:
-            return fixed
-        out: list[str | int] = []
-        for part in parts:
-            text = part if isinstance(part, (str, int)) else part(draft, context)
-            if text is None:
-                return None
-            out.append(text)
-        return out
+def _split(names: list[str], node: Node, report: Report) -> Action:
+    meant = Names(names)
+    test = meant.test()
 
     def run(draft: Draft, context: Context) -> None:
-        for at, item in enumerate(draft.headers):
-            if not meant(item.key) or not pattern.found_in(item.value):
+        for at in range(len(draft.headers) - 1, -1, -1):
+            item = draft.headers[at]
+            if not test(item.key) or "," not in item.value:
                 continue
-            ready = filled(draft, context)
-            if ready is None:
-                return
-            if item.key in ("from", "to"):
-                value = _replaced_address(item.value, pattern, ready, every)
-            else:
-                value = pattern.replace(item.value, ready, every)
-            if value is not None and value != item.value:
-                draft.replace(at, with_value(item, value))
+            try:
+                values = [value for value in split_values(item.value) if value]
+            except SipError:
+                continue
+            if len(values) > 1:
+                draft.replace(at, with_value(item, values[0]))
+                for more in range(1, len(values)):
+                    draft.insert(at + more, with_value(item, values[more]))
+
+    return Action(run, meant.needs)
+
+
+def _join(names: list[str], node: Node, report: Report) -> Action:
+    meant = Names(names)
+    test = meant.test()
+
+    def run(draft: Draft, context: Context) -> None:
+        for key in dict.fromkeys([item.key for item in draft.headers if test(item.key)]):
+            places = draft.positions(key)
+            if len(places) < 2:
+                continue
+            values = [draft.headers[at].value for at in places]
+            for at in reversed(places[1:]):
+                draft.remove(at)
+            draft.replace(places[0], with_value(draft.headers[places[0]], ", ".join(values)))
+
+    return Action(run, meant.needs)
+
+
+def _move(values: Values, node: Node, report: Report) -> Action | None:
+    wanted = [name for name in ("to", "before", "after") if name in values]
+    if len(wanted) != 1:
+        report.add(node, "needs exactly one place", "to, before or after")
+        return None
+    names = Names(values["header"])
+    test = names.test()
+    (place,) = wanted
+    anchor = "" if place == "to" else canonical_key(values[place])
+
+    def run(draft: Draft, context: Context) -> None:
+        places = [at for at, item in enumerate(draft.headers) if test(item.key)]
+        anchors = draft.positions(anchor) if anchor else []
+        if not places or (anchor and not anchors) or set(anchors) & set(places):
+            return
+        if place == "to":
+            start = 0 if values["to"] == "top" else len(draft.headers)
+        else:
+            start = anchors[0] if place == "before" else anchors[-1] + 1
+        start -= len([at for at in places if at < start])
+        if places == list(range(start, start + len(places))):
+            return
+        moved = [draft.headers[at] for at in places]
+        for at in reversed(places):
+            draft.remove(at)
+        for offset, item in enumerate(moved):
+            draft.insert(start + offset, item)
 
     return Action(run, names.needs)
-
-
-def _replaced_address(value: str, pattern: Pattern, parts: list[str | int], every: bool) -> str | None:
-    """From or To after a replacement in display name and URI; its parameters, the tag among them, are out of reach.
-
-    None when nothing matches, or when what comes out would be no address any more.
-    """
-    try:
-        address = parse_name_addr(value)
-        changed = pattern.replace(str(address.replace(params=())), parts, every)
-        if changed is None or not _BREAKS.isdisjoint(changed):
-            return None
-        after = parse_name_addr(changed + render_params(address.params))
-        _ = after.uri
-    except SipError:
-        return None
-    return str(after) if after.params == address.params else None
 
 
 # Private addresses
@@ -350,42 +303,21 @@ def _hide(value: str, host: str) -> str:
     return _IPV4.sub(instead, _IPV6.sub(instead, value) if value.count(":") > 1 else value)
 
 
-# Status and call
-
-
-def _set_status(values: Values, node: Node, report: Report) -> Action | None:
-    status: int = values["status"]
-    if 200 <= status <= 299 or status == 100:
-        report.add(node.value("status") or node, "is not a status that a rule can set", "101 to 199, 300 to 699")
-        return None
-    reason: str = values.get("reason") or REASON_PHRASES.get(status) or "Unknown"
-
-    def run(draft: Draft, context: Context) -> None:
-        may_change = 100 < draft.status < 200 if status < 200 else draft.status >= 300
-        if may_change:
-            draft.set_status(status, reason)
-
-    return Action(run, message="response")
-
-
-def _reject(values: Values, node: Node, report: Report) -> Action:
-    status: int = values["status"]
-    reason: str = values.get("reason") or REASON_PHRASES.get(status) or "Rejected"
-    silent: bool = values.get("silent", False)
-
-    def run(draft: Draft, context: Context) -> None:
-        if draft.method not in ("ACK", "CANCEL"):
-            raise RuleReject(status, reason, draft.step, silent)
-
-    return Action(run, message="request")
-
-
 HEADER_ACTIONS: Final[dict[str, ActionSpec]] = {
-    "remove": ActionSpec(Many(HeaderName(globs=True)), _remove),
-    "keep-only": ActionSpec(Many(AnyHeaderName()), _keep_only),
+    "remove": ActionSpec(RemoveKind(), _remove, "Removes headers by name, or one instance of a header."),
+    "keep-only": ActionSpec(
+        Many(AnyHeaderName()), _keep_only, "Removes every header that is not listed, but for the message's identity."
+    ),
     "set": ActionSpec(
-        Keys({"header": Field(HeaderName(writes=True), True), "value": Field(TemplateKind(), True)}),
+        Keys(
+            {
+                "header": Field(HeaderName(writes=True), True),
+                "value": Field(TemplateKind(), True),
+                "instance": INSTANCE,
+            }
+        ),
         _set,
+        "Gives a header one value, once; one that is not there is added.",
     ),
     "add": ActionSpec(
         Keys(
@@ -396,24 +328,33 @@ HEADER_ACTIONS: Final[dict[str, ActionSpec]] = {
             }
         ),
         _add,
+        "Adds a header beside those that are there.",
     ),
     "rename": ActionSpec(
         Keys({"from": Field(HeaderName(), True), "to": Field(HeaderName(writes=True), True)}),
         _rename,
+        "Gives a header another name.",
     ),
-    "replace": ActionSpec(
+    "dedupe": ActionSpec(
+        WordOr("singletons", Many(HeaderName(globs=True))), _dedupe, "Leaves the first instance of a header only."
+    ),
+    "unfold": ActionSpec(Many(HeaderName(globs=True)), _unfold, "Puts a folded header on one line."),
+    "split": ActionSpec(
+        Many(HeaderName(globs=True)), _split, "Gives each value of a comma-separated header a line of its own."
+    ),
+    "join": ActionSpec(Many(HeaderName(globs=True)), _join, "Puts all lines of a header on one, separated by commas."),
+    "move": ActionSpec(
         Keys(
             {
-                "header": Field(Many(HeaderName(globs=True, parts=True)), True),
-                "pattern": Field(PatternKind(), True),
-                "with": Field(ReplacementKind(allow_empty=True), True),
-                "all": Field(Flag()),
+                "header": Field(Many(HeaderName(globs=True)), True),
+                "to": Field(Word(("top", "bottom"))),
+                "before": Field(AnyHeaderName()),
+                "after": Field(AnyHeaderName()),
             }
         ),
-        _replace,
+        _move,
+        "Moves headers to another place in the message.",
     ),
-    "dedupe": ActionSpec(WordOr("singletons", Many(HeaderName(globs=True))), _dedupe),
-    "unfold": ActionSpec(Many(HeaderName(globs=True)), _unfold),
     "hide-private-addresses": ActionSpec(
         Keys(
             {
@@ -423,15 +364,7 @@ HEADER_ACTIONS: Final[dict[str, ActionSpec]] = {
             }
         ),
         _hide_private_addresses,
-    ),
-    "set-status": ActionSpec(
-        Keys({"status": Field(Whole(101, 699), True), "reason": Field(Text(limit=160))}), _set_status
-    ),
-    "reject": ActionSpec(
-        Keys(
-            {"status": Field(Whole(400, 699), True), "reason": Field(Text(limit=160)), "silent": Field(Flag())},
-        ),
-        _reject,
+        "Replaces private IP addresses in the values of headers.",
     ),
 }
-"""The actions on header fields, status and call, by the key that names them."""
+"""The actions on whole header fields, by the key that names them."""

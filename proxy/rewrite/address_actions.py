@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.rewrite.actions import Action, ActionSpec, with_value
+from proxy.rewrite.action import Action, ActionSpec, with_value
+from proxy.rewrite.actions import chosen
+from proxy.rewrite.header_tests import INSTANCE
 from proxy.rewrite.names import ADDRESS_HEADERS, REQUEST_URI, HeaderName, Names
 from proxy.rewrite.nodes import Node, Report
-from proxy.rewrite.schema import Field, Keys, Many, Values, Whole, Word, WordOr
+from proxy.rewrite.numbers import DialPlan
+from proxy.rewrite.schema import Field, Keys, Many, Mapped, Schema, Values, Whole, Word, WordOr
 from proxy.rewrite.templates import Render, Template, TemplateKind, uri_host
 from proxy.sip.errors import SipError
 from proxy.sip.headers import NameAddr, parse_name_addr, split_values
 from proxy.sip.message import Header, is_token
-from proxy.sip.uri import Params, Uri, parse_uri
+from proxy.sip.uri import Params, Uri, parse_params, parse_uri, render_params
 
 if TYPE_CHECKING:
     from proxy.rewrite.draft import Draft
@@ -40,6 +43,10 @@ class ParameterName:
             return None
         return node.text.lower()
 
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "string"}
+
 
 class HeaderParameterName(ParameterName):
     """The name of a header parameter that a rule may remove."""
@@ -57,11 +64,18 @@ class HeaderParameterName(ParameterName):
 # Applying an edit of addresses
 
 
-def _over(names: list[str], edit: AddressEdit, uri_edit: UriEdit, marks: Callable[[str], bool], hides: bool) -> Action:
+def _over(
+    names: list[str],
+    edit: AddressEdit,
+    uri_edit: UriEdit,
+    marks: Callable[[str], bool] = bool,
+    hides: bool = False,
+    instance: int | None = None,
+) -> Action:
     """An action that edits every address of the named headers, and the Request-URI where it is named.
 
     `marks` tells cheaply whether a value may need the edit at all. `hides`: a value that is no address can't be edited
-    and is removed, since the edit is there to hide something.
+    and is removed, since the edit is there to hide something. `instance`: only this one of the header fields.
     """
     takes_uri = REQUEST_URI in names
     meant = Names([name for name in names if name != REQUEST_URI])
@@ -70,9 +84,9 @@ def _over(names: list[str], edit: AddressEdit, uri_edit: UriEdit, marks: Callabl
     def run(draft: Draft, context: Context) -> None:
         if takes_uri and draft.uri and marks(draft.uri):
             _edit_request_uri(draft, context, uri_edit)
-        for at in range(len(draft.headers) - 1, -1, -1):
+        for at in reversed(chosen([at for at, item in enumerate(draft.headers) if test(item.key)], instance)):
             item = draft.headers[at]
-            if not test(item.key) or not marks(item.value):
+            if not marks(item.value):
                 continue
             try:
                 value = _edited(item, edit, draft, context)
@@ -113,13 +127,14 @@ def _edited(item: Header, edit: AddressEdit, draft: Draft, context: Context) -> 
 
 
 def _edit_address(values: Values, node: Node, report: Report) -> Action | None:
-    if len(values) < 2:
-        report.add(node, "changes nothing", ", ".join([name for name in _EDIT_ADDRESS.known if name != "headers"]))
+    if not set(values) - {"headers", "instance"}:
+        changing = [name for name in _EDIT_ADDRESS.known if name not in ("headers", "instance")]
+        report.add(node, "changes nothing", ", ".join(changing))
         return None
     uri_edit = _uri_edit(values)
     shown: str | Template | None = values.get("display-name")
     display = shown.render() if isinstance(shown, Template) else shown
-    gone = frozenset(values.get("remove-header-params", ()))
+    edit_params = _header_params_edit(values)
 
     def edit(address: NameAddr, draft: Draft, context: Context) -> NameAddr:
         before = address.uri
@@ -130,15 +145,57 @@ def _edit_address(values: Values, node: Node, report: Report) -> Action | None:
             name = "" if isinstance(display, str) else display(draft, context)
             if name is not None and _quoted(name) != address.display:
                 address = address.replace(display=_quoted(name))
-        if gone and any(name.lower() in gone for name, _ in address.params):
-            address = address.replace(params=_without(address.params, gone))
-        return address
+        params = edit_params(address.params, draft, context)
+        return address if params == address.params else address.replace(params=params)
 
-    return _over(values["headers"], edit, uri_edit, bool, hides=True)
+    return _over(values["headers"], edit, uri_edit, hides=True, instance=values.get("instance"))
 
 
-def _without(params: Params, gone: frozenset[str]) -> Params:
-    return tuple([pair for pair in params if pair[0].lower() not in gone])
+ParamsEdit = Callable[[Params, "Draft", "Context"], Params]
+
+
+def _params_edit(
+    gone: frozenset[str], kept: frozenset[str] | None, given: dict[str, Template], forbidden: str
+) -> ParamsEdit:
+    """An edit of parameters: some go, or all but some; others get a value, "" meaning none."""
+    renders = tuple([(name, template.render()) for name, template in given.items()])
+    allowed = "[]/:&+$-_.!~*'()%@" if forbidden == "uri" else "-.!%*_+`'~:[]@/"
+
+    def edit(params: Params, draft: Draft, context: Context) -> Params:
+        if params and (gone or kept is not None):
+            params = tuple(
+                [pair for pair in params if pair[0].lower() not in gone and (kept is None or pair[0].lower() in kept)]
+            )
+        for name, render in renders:
+            text = render(draft, context)
+            if text is None:
+                continue
+            pair = (name, _param_value(text, allowed, forbidden == "header") if text else None)
+            if any(key.lower() == name for key, _ in params):
+                params = tuple([pair if key.lower() == name else (key, value) for key, value in params])
+            else:
+                params = (*params, pair)
+        return params
+
+    return edit
+
+
+def _param_value(text: str, allowed: str, may_quote: bool) -> str:
+    """A parameter's value: as it is, else in quotes behind an address, escaped in a URI (RFC 3261 section 25.1)."""
+    if all((char.isascii() and char.isalnum()) or char in allowed for char in text):
+        return text
+    if may_quote:
+        return _quoted(text)
+    return "".join(
+        [char if (char.isascii() and char.isalnum()) or char in allowed else _escaped(char) for char in text]
+    )
+
+
+def _header_params_edit(values: Values) -> ParamsEdit:
+    kept = frozenset([*values["keep-header-params"], "tag"]) if "keep-header-params" in values else None
+    return _params_edit(
+        frozenset(values.get("remove-header-params", ())), kept, values.get("set-header-params", {}), "header"
+    )
 
 
 def _quoted(name: str) -> str:
@@ -154,21 +211,21 @@ def _uri_edit(values: Values) -> UriEdit:
     user: Render | None = values["user"].render() if "user" in values else None
     port: int | str | None = values.get("port")
     new_port = port if isinstance(port, int) else None
-    gone = frozenset(values.get("remove-params", ()))
     kept = frozenset(values["keep-params"]) if "keep-params" in values else None
+    edit_params = _params_edit(frozenset(values.get("remove-params", ())), kept, values.get("set-params", {}), "uri")
 
     def edit(uri: Uri, draft: Draft, context: Context) -> Uri:
         if uri.opaque is not None:
             return uri
-        params = uri.params
-        if params and (gone or kept is not None):
-            params = tuple(
-                [pair for pair in params if pair[0].lower() not in gone and (kept is None or pair[0].lower() in kept)]
-            )
+        params = edit_params(uri.params, draft, context)
         after_user = uri.user if user is None else _uri_user(user(draft, context)) or uri.user
-        if uri.scheme == "tel":
+        if uri.scheme == "tel" and scheme not in ("sip", "sips"):
             after = uri.replace(user=after_user, params=params)
             return uri if after.text == uri.text else after
+        if scheme is not None and (scheme == "tel") != (uri.scheme == "tel"):
+            changed = uri if after_user == uri.user else uri.replace(user=after_user)
+            new_host = context.local_host if host is None else host(draft, context)
+            return _as_tel(changed, params) if scheme == "tel" else _as_sip(changed, scheme, params, new_host, new_port)
         after_host = uri.host if host is None else uri_host(host(draft, context)) or uri.host
         if uri.host.lower() == _NO_ADDRESS_HIDES:
             after_host = uri.host
@@ -179,7 +236,7 @@ def _uri_edit(values: Values) -> UriEdit:
             and after_port == uri.port
             and after_user == uri.user
             and after_scheme == uri.scheme
-            and len(params) == len(uri.params)
+            and params == uri.params
         ):
             return uri
         return uri.replace(
@@ -191,6 +248,32 @@ def _uri_edit(values: Values) -> UriEdit:
         )
 
     return edit
+
+
+_TEL_PARAMS: Final = frozenset(("ext", "isub", "phone-context", "tgrp", "trunk-context", "cpc", "npdi", "rn", "cic"))
+
+
+def _as_sip(uri: Uri, scheme: str, params: Params, host: str | None, port: int | None) -> Uri:
+    """A tel URI as a SIP URI (RFC 3261 section 19.1.6): the number with its parameters is the user part."""
+    text = uri_host(host)
+    if text is None:
+        return uri
+    separators = str.maketrans("", "", "-.()")
+    number = (uri.user or "").translate(separators)
+    return Uri(scheme, number + render_params(params), text, port, (("user", "phone"),))
+
+
+def _as_tel(uri: Uri, params: Params) -> Uri:
+    """A SIP URI with a global number for user as a tel URI; any other one stays (RFC 3966 section 5.1.4)."""
+    number, semicolon, inner = (uri.user or "").partition(";")
+    digits = number.removeprefix("+")
+    if not number.startswith("+") or not digits.isdigit() or not digits.isascii():
+        return uri
+    kept = tuple([pair for pair in params if pair[0].lower() in _TEL_PARAMS])
+    try:
+        return Uri("tel", number, "", None, (*parse_params(inner), *kept) if semicolon else kept)
+    except SipError:
+        return uri
 
 
 def _uri_user(text: str | None) -> str | None:
@@ -225,26 +308,91 @@ def _dedupe_params(names: str | list[str], node: Node, report: Report) -> Action
             address = address.replace(params=tuple(once))
         return address
 
-    chosen = [REQUEST_URI, *ADDRESS_HEADERS] if isinstance(names, str) else names
-    return _over(chosen, edit, uri_edit, lambda value: value.count(";") > 1, hides=False)
+    affected = [REQUEST_URI, *ADDRESS_HEADERS] if isinstance(names, str) else names
+    return _over(affected, edit, uri_edit, lambda value: value.count(";") > 1)
+
+
+# e164
+
+
+def _e164(values: Values, node: Node, report: Report) -> Action:
+    plan = DialPlan(
+        values["country"],
+        values.get("international-prefix"),
+        values.get("trunk-prefix"),
+        values.get("national-digits", 0),
+    )
+
+    def uri_edit(uri: Uri, draft: Draft, context: Context) -> Uri:
+        if uri.user is None or uri.opaque is not None:
+            return uri
+        number, semicolon, inner = uri.user.partition(";")
+        after = plan.e164(number)
+        return uri if after is None or after == number else uri.replace(user=after + semicolon + inner)
+
+    def edit(address: NameAddr, draft: Draft, context: Context) -> NameAddr:
+        before = address.uri
+        uri = uri_edit(before, draft, context)
+        return address if uri is before else address.replace(uri_text=uri.text)
+
+    return _over(values["headers"], edit, uri_edit)
+
+
+class Digits:
+    """Some digits."""
+
+    def __init__(self, limit: int, allow_empty: bool = False) -> None:
+        self.limit = limit
+        self.allow_empty = allow_empty
+        self.allowed = f"up to {limit} digits" + (", or none" if allow_empty else "")
+
+    def read(self, node: Node, report: Report) -> str | None:
+        """Read digits as text, so that leading zeros stay."""
+        text = node.text
+        good = node.is_scalar and len(text) <= self.limit and (text.isdigit() if text else self.allow_empty)
+        if not good or not text.isascii():
+            report.add(node, "is no digits", self.allowed)
+            return None
+        return text
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        low = 0 if self.allow_empty else 1
+        return {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": f"^[0-9]{{{low},{self.limit}}}$"}]}
 
 
 _EDIT_ADDRESS: Final = Keys(
     {
         "headers": Field(Many(HeaderName(parts=True)), True),
-        "scheme": Field(Word(("sip", "sips"))),
+        "instance": INSTANCE,
+        "scheme": Field(Word(("sip", "sips", "tel"))),
         "user": Field(TemplateKind()),
         "host": Field(TemplateKind()),
         "port": Field(WordOr("none", Whole(1, 65535))),
         "display-name": Field(WordOr("none", TemplateKind())),
         "remove-params": Field(Many(ParameterName())),
         "keep-params": Field(Many(ParameterName())),
+        "set-params": Field(Mapped(ParameterName(), TemplateKind(allow_empty=True), 20)),
         "remove-header-params": Field(Many(HeaderParameterName())),
+        "keep-header-params": Field(Many(ParameterName())),
+        "set-header-params": Field(Mapped(HeaderParameterName(), TemplateKind(allow_empty=True), 20)),
+    }
+)
+_E164: Final = Keys(
+    {
+        "headers": Field(Many(HeaderName(parts=True)), True),
+        "country": Field(Digits(3), True, "The country code, such as 1 or 49."),
+        "international-prefix": Field(Digits(4), help="What is dialed before a country code. Default: 011 or 00."),
+        "trunk-prefix": Field(Digits(3, True), help="What is dialed before an area code. Default: none, or 0."),
+        "national-digits": Field(Whole(4, 13), help="How many digits a national number has. Default: any; 10 for 1."),
     }
 )
 
 ADDRESS_ACTIONS: Final[dict[str, ActionSpec]] = {
-    "edit-address": ActionSpec(_EDIT_ADDRESS, _edit_address),
-    "dedupe-params": ActionSpec(WordOr("all", Many(HeaderName(parts=True))), _dedupe_params),
+    "edit-address": ActionSpec(_EDIT_ADDRESS, _edit_address, "Changes parts of the addresses in headers."),
+    "dedupe-params": ActionSpec(
+        WordOr("all", Many(HeaderName(parts=True))), _dedupe_params, "Leaves each parameter of an address once."
+    ),
+    "e164": ActionSpec(_E164, _e164, "Writes the numbers in addresses as + and digits (E.164)."),
 }
 """The actions on addresses, by the key that names them."""

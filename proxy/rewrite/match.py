@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
-from proxy.rewrite.names import METHODS, AnyHeaderName, Names, glob_test
-from proxy.rewrite.nodes import Node, Report
-from proxy.rewrite.patterns import Pattern, PatternKind
-from proxy.rewrite.schema import Field, Flag, Keys, Listing, Many, NumberTest, StatusTest, Values, Word
-from proxy.rewrite.templates import Render, Template, TemplateKind
-from proxy.sdp.address import is_private_address
+from proxy.rewrite.condition import Condition, all_of, any_of, number_test
+from proxy.rewrite.header_tests import HEADER_TESTS, HeaderKind, RequestUriKind
+from proxy.rewrite.names import METHODS, glob_test
+from proxy.rewrite.nodes import Node, Report, flow
+from proxy.rewrite.schema import (
+    Field,
+    Flag,
+    Keys,
+    Listing,
+    Many,
+    NumberTest,
+    Percent,
+    Schema,
+    StatusTest,
+    Text,
+    Values,
+    Word,
+)
+from proxy.rewrite.sdp_facts import SDP_FACTS, SdpFacts
+from proxy.rewrite.templates import message_size
 from proxy.sdp.session import Session
 
 if TYPE_CHECKING:
     from proxy.rewrite.draft import Draft
     from proxy.rewrite.engine import Context
 
-__all__ = ["HEADER_TESTS", "SDP_FACTS", "WHEN_KEYS", "Condition", "Test", "When", "WhenKind"]
-
-Test = Callable[["Draft", "Context"], bool]
-"""Tells whether a condition holds for a message. May raise SdpError for a body that is no usable SDP."""
+__all__ = ["HEADER_TESTS", "SDP_FACTS", "WHEN_KEYS", "Condition", "MethodName", "When", "WhenKind", "when_schema"]
 
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
-
-
-class Condition:
-    """One compiled condition.
-
-    Attributes:
-        test: whether it holds.
-        needs: the header keys of which one must be present for it to hold; None when that can't be told.
-    """
-
-    __slots__ = ("needs", "test")
-
-    def __init__(self, test: Test, needs: frozenset[str] | None = None) -> None:
-        self.test = test
-        self.needs = needs
 
 
 class When:
@@ -67,60 +65,44 @@ class When:
         self.needs_sdp = needs_sdp
         self.conditions = conditions
 
+    def static_conditions(self) -> list[Condition]:
+        """What is known before any message comes, as conditions."""
+        direction, message, methods = self.direction, self.message, self.methods
+        found: list[Condition] = []
+        if direction is not None:
+            told = f"direction: {direction}"
+            found.append(Condition(lambda draft, context: context.direction == direction, label=lambda: told))
+        if message is not None:
+            kind = f"message: {message}"
+            is_response = message == RESPONSE
+            found.append(Condition(lambda draft, context: (draft.status != 0) is is_response, label=lambda: kind))
+        if methods is not None:
+            names = f"method: {', '.join(sorted(methods))}"
+            found.append(Condition(lambda draft, context: draft.method in methods, label=lambda: names))
+        if self.needs_sdp:
+            found.append(Condition(lambda draft, context: draft.has_sdp(), label=lambda: "has-sdp: true"))
+        return found
+
     def as_condition(self) -> Condition:
         """All of it as one condition, for use inside `all`, `any` and `not`."""
-        tests: list[Test] = []
-        direction, message, methods = self.direction, self.message, self.methods
-        if direction is not None:
-            tests.append(lambda draft, context: context.direction == direction)
-        if message is not None:
-            is_response = message == RESPONSE
-            tests.append(lambda draft, context: (draft.status != 0) is is_response)
-        if methods is not None:
-            tests.append(lambda draft, context: draft.method in methods)
-        if self.needs_sdp:
-            tests.append(lambda draft, context: draft.has_sdp())
-        tests += [condition.test for condition in self.conditions]
+        tests = [condition.test for condition in (*self.static_conditions(), *self.conditions)]
         needs = next((condition.needs for condition in self.conditions if condition.needs is not None), None)
-        return Condition(_all_of(tests), needs)
-
-
-def _all_of(tests: Iterable[Test]) -> Test:
-    every = tuple(tests)
-    if len(every) == 1:
-        return every[0]
-
-    def holds(draft: Draft, context: Context) -> bool:
-        return all(test(draft, context) for test in every)
-
-    return holds
-
-
-def _any_of(tests: Iterable[Test]) -> Test:
-    every = tuple(tests)
-
-    def holds(draft: Draft, context: Context) -> bool:
-        return any(test(draft, context) for test in every)
-
-    return holds
+        return Condition(all_of(tests), needs)
 
 
 # Facts of the message and its surroundings
 
 
-def _number_test(ranges: list[tuple[int, int]], number: Callable[[Draft, Context], int]) -> Test:
-    if len(ranges) == 1:
-        low, high = ranges[0]
-        return lambda draft, context: low <= number(draft, context) <= high
-    return _any_of([_number_test([one], number) for one in ranges])
-
-
 def _status(ranges: list[tuple[int, int]]) -> Condition:
-    return Condition(_number_test(ranges, lambda draft, context: draft.status))
+    return Condition(number_test(ranges, lambda draft, context: draft.status))
 
 
 def _attempt(ranges: list[tuple[int, int]]) -> Condition:
-    return Condition(_number_test(ranges, lambda draft, context: context.attempt))
+    return Condition(number_test(ranges, lambda draft, context: context.attempt))
+
+
+def _size(ranges: list[tuple[int, int]]) -> Condition:
+    return Condition(number_test(ranges, lambda draft, context: message_size(draft)))
 
 
 def _transport(names: list[str]) -> Condition:
@@ -128,213 +110,121 @@ def _transport(names: list[str]) -> Condition:
     return Condition(lambda draft, context: context.transport in wanted)
 
 
-def _has_no_sdp(draft: Draft, context: Context) -> bool:
-    return not draft.has_sdp()
+def _named(names: list[str], fact: Callable[[Context], str]) -> Condition:
+    globs = [glob_test(name) for name in names]
+    if len(globs) == 1:
+        (glob,) = globs
+        return Condition(lambda draft, context: glob(fact(context)))
+    return Condition(lambda draft, context: any(test(fact(context)) for test in globs))
 
 
-# Header fields
+def _trunk(names: list[str]) -> Condition:
+    return _named(names, lambda context: context.trunk)
 
-HEADER_TESTS: Final = ("present", "absent", "equals", "contains", "matches")
+
+def _target(names: list[str]) -> Condition:
+    return _named(names, lambda context: context.target)
 
 
-class HeaderKind:
-    """`{name: …, present|absent|equals|contains|matches: …}`: a condition on the instances of a header."""
+def _tag(names: list[str]) -> Condition:
+    globs = [glob_test(name) for name in names]
+    return Condition(lambda draft, context: any(glob(tag) for tag in context.tags or () for glob in globs))
 
+
+Range = tuple[int, int, int]
+"""An IP version, and the first and last address as numbers."""
+
+
+def _source(ranges: list[Range]) -> Condition:
+    def holds(draft: Draft, context: Context) -> bool:
+        try:
+            address = ipaddress.ip_address(context.source)
+        except ValueError:
+            return False
+        number = int(address)
+        return any(address.version == version and first <= number <= last for version, first, last in ranges)
+
+    return Condition(holds)
+
+
+class RangeKind:
+    """A range of IP addresses."""
+
+    allowed: str = "an IP address, or a range such as 192.0.2.0/24"
+
+    def read(self, node: Node, report: Report) -> Range | None:
+        """Read a range."""
+        try:
+            network = ipaddress.ip_network(node.text if node.is_scalar else "", strict=False)
+        except ValueError:
+            report.add(node, "is not a range of addresses", self.allowed)
+            return None
+        return network.version, int(network.network_address), int(network.broadcast_address)
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}
+
+
+class ShareKind:
+    """A share of calls: a percentage, or `{percent: …, group: …}`."""
+
+    _percent: Final = Percent()
     _fields: Final = Keys(
         {
-            "name": Field(AnyHeaderName(), required=True),
-            "present": Field(Flag()),
-            "absent": Field(Flag()),
-            "equals": Field(Many(TemplateKind(allow_empty=True))),
-            "contains": Field(Many(TemplateKind())),
-            "matches": Field(Many(PatternKind())),
-        },
-        "is not a test of a header",
+            "percent": Field(_percent, True, "The share of calls."),
+            "group": Field(Text(limit=80), help="Shares of one group hit the same calls; others are independent."),
+        }
     )
-    allowed: str = f"a header's name and one of {', '.join(HEADER_TESTS)}"
+    allowed: str = f"{_percent.allowed}; or percent and group"
 
-    def read(self, node: Node, report: Report) -> Condition | None:
-        """Read a condition on a header."""
-        values = self._fields.read(node, report)
-        if values is None:
-            return None
-        names = Names([values.pop("name")], reaches_all=True)
-        if len(values) != 1:
-            report.add(node, "needs exactly one test of the header", ", ".join(HEADER_TESTS))
-            return None
-        ((what, value),) = values.items()
-        if what in ("present", "absent"):
-            return _presence(names, wanted=value is (what == "present"))
-        if what == "matches":
-            return Condition(_some_value(names, _matching(value)), names.needs)
-        return Condition(_some_value(names, _comparing(what, value)), names.needs)
+    def read(self, node: Node, report: Report) -> tuple[int, str] | None:
+        """Read a share: hundredths of a percent, and the group."""
+        if node.kind == "mapping":
+            values = self._fields.read(node, report)
+            return None if values is None else (values["percent"], values.get("group", ""))
+        percent = self._percent.read(node, report)
+        return None if percent is None else (percent, "")
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [self._percent.schema(), self._fields.schema()]}
 
 
-def _presence(names: Names, wanted: bool) -> Condition:
-    meant = names.test()
-    if len(names.keys) == 1 and not names.globs:
-        (key,) = names.keys
-        return Condition(lambda draft, context: (draft.find(key) is not None) is wanted, names.keys if wanted else None)
-    if wanted:
-        return Condition(lambda draft, context: any(meant(item.key) for item in draft.headers), names.needs)
-    return Condition(lambda draft, context: not any(meant(item.key) for item in draft.headers))
-
-
-def _some_value(names: Names, test: Callable[[str, Draft, Context], bool]) -> Test:
-    """Whether some instance of the header has a value that passes."""
-    meant = names.test()
-
-    def holds(draft: Draft, context: Context) -> bool:
-        return any(meant(item.key) and test(item.value, draft, context) for item in draft.headers)
-
-    return holds
-
-
-def _matching(patterns: list[Pattern]) -> Callable[[str, Draft, Context], bool]:
-    if len(patterns) == 1:
-        found_in = patterns[0].found_in
-        return lambda value, draft, context: found_in(value)
-    return lambda value, draft, context: any(pattern.found_in(value) for pattern in patterns)
-
-
-def _comparing(what: str, templates: list[Template]) -> Callable[[str, Draft, Context], bool]:
-    renders: tuple[Render, ...] = tuple([template.render() for template in templates])
-
-    def passes(value: str, draft: Draft, context: Context) -> bool:
-        for render in renders:
-            text = render(draft, context)
-            if text is not None and (text == value if what == "equals" else text in value):
-                return True
-        return False
-
-    return passes
-
-
-# SDP
-
-
-def _has_codec(names: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(
-        codec.matches_any(names)
-        for media in session.media
-        if media.kind == "audio" and media.port
-        for codec in media.codecs
+def _share(share: tuple[int, str]) -> Condition:
+    """Whether a call belongs to the share: by a hash of its id, so that it is the same for all its messages."""
+    hundredths, group = share
+    salt = group.encode("utf-8", "surrogateescape")
+    return Condition(
+        lambda draft, context: crc32(context.call_id.encode("utf-8", "surrogateescape") + salt) % 10_000 < hundredths
     )
 
 
-def _media(kinds: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(media.kind in kinds and media.port for media in session.media)
-
-
-def _protocol(names: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(media.protocol in names and media.port for media in session.media)
-
-
-def _crypto(suites: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(crypto.suite in suites for media in session.media for crypto in media.crypto)
-
-
-def _direction(names: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(media.direction in names and media.port for media in session.media)
-
-
-def _attribute(names: list[str]) -> Callable[[Session], bool]:
-    tests = [glob_test(name) for name in names]
-    return lambda session: any(
-        test(name) for name, _ in session.attributes_between(0, len(session.lines)) for test in tests
-    )
-
-
-def _addresses(session: Session, places: list[str]) -> Iterable[str]:
-    if "origin" in places:
-        yield session.origin_address or ""
-    if "connection" in places:
-        yield session.connection_address or ""
-        for media in session.media:
-            yield media.connection_address or ""
-    if "rtcp" in places:
-        for line in session.lines:
-            if line.startswith("a=rtcp:"):
-                yield line.rstrip().rpartition(" ")[2]
-
-
-def _private_address(places: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(is_private_address(address) for address in _addresses(session, places))
-
-
-class CodecName:
-    """A codec as `PCMU`, `opus/48000` or `opus/48000/2`."""
-
-    allowed: str = "a codec such as PCMU, telephone-event or opus/48000/2"
-
-    def read(self, node: Node, report: Report) -> str | None:
-        """Read a codec's name."""
-        name, _, rest = node.text.partition("/")
-        numbers = rest.split("/") if rest else []
-        if not node.is_scalar or not is_sdp_token(name) or len(numbers) > 2 or not all(map(str.isdigit, numbers)):
-            report.add(node, "is not a codec", self.allowed)
-            return None
-        return node.text
-
-
-class SdpToken:
-    """A word of an SDP line: a media type, an attribute's name, a crypto suite."""
-
-    def __init__(self, allowed: str, globs: bool = False) -> None:
-        self.allowed = allowed
-        self.globs = globs
-
-    def read(self, node: Node, report: Report) -> str | None:
-        """Read a word."""
-        if not node.is_scalar or not is_sdp_token(node.text if self.globs else node.text.replace("*", " ")):
-            report.add(node, "can't stand in an SDP line here", self.allowed)
-            return None
-        return node.text
-
-
-def is_sdp_token(text: str) -> bool:
-    """Whether a text can be a token of an SDP line (RFC 8866 section 9)."""
-    return bool(text) and text.isascii() and text.isprintable() and set('"(),/:;<=>?@[\\] ').isdisjoint(text)
-
-
-DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
-
-SDP_FACTS: Final[dict[str, tuple[Field, Callable[[Any], Callable[[Session], bool]]]]] = {
-    "has-codec": (Field(Many(CodecName())), _has_codec),
-    "media": (Field(Many(SdpToken("audio, video, image, text, application or message"))), _media),
-    "protocol": (
-        Field(
-            Many(
-                Word(("RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF", "udptl"))
-            )
-        ),
-        _protocol,
-    ),
-    "crypto": (Field(Many(SdpToken("a crypto suite such as AES_CM_128_HMAC_SHA1_80"))), _crypto),
-    "direction": (Field(Many(Word(DIRECTIONS))), _direction),
-    "attribute": (Field(Many(SdpToken("an attribute's name (* stands for any text)", globs=True))), _attribute),
-    "private-address": (Field(Many(Word(("origin", "connection", "rtcp")))), _private_address),
-}
+def _has_no_sdp(draft: Draft, context: Context) -> bool:
+    return not draft.has_sdp()
 
 
 class SdpKind:
     """`sdp`: facts of the session description; all must hold. Without SDP none does."""
 
-    _fields: Final = Keys({name: field for name, (field, _) in SDP_FACTS.items()}, "is not a fact of the SDP")
-    allowed: str = _fields.allowed
+    _facts: Final = SdpFacts()
+    allowed: str = _facts.allowed
 
     def read(self, node: Node, report: Report) -> Condition | None:
         """Read the facts."""
-        values = self._fields.read(node, report)
-        if values is None:
+        holds: Callable[[Session], bool] | None = self._facts.read(node, report)
+        if holds is None:
             return None
-        facts = tuple([SDP_FACTS[name][1](value) for name, value in values.items()])
 
         def test(draft: Draft, context: Context) -> bool:
             session = draft.session
-            return session is not None and all(fact(session) for fact in facts)
+            return session is not None and holds(session)
 
         return Condition(test)
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return self._facts.schema()
 
 
 class MethodName:
@@ -346,6 +236,10 @@ class MethodName:
     def read(self, node: Node, report: Report) -> str | None:
         """Read a method."""
         return self._word.read(node, report)
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return self._word.schema()
 
 
 # The whole of `when`
@@ -369,52 +263,93 @@ class WhenKind:
             message = RESPONSE
         methods = frozenset(values["method"]) if "method" in values else None
         needs_sdp = values.get("has-sdp", False) or "sdp" in values
-        return When(values.get("direction"), message, methods, needs_sdp, tuple(_conditions(values)))
+        return When(values.get("direction"), message, methods, needs_sdp, tuple(_conditions(values, node)))
+
+    def schema(self) -> Schema:
+        """As JSON Schema: conditions may hold conditions."""
+        return {"$ref": "#/$defs/when"}
 
 
-def _conditions(values: Values) -> Iterable[Condition]:
+def when_schema() -> Schema:
+    """`when` as JSON Schema, for the definitions."""
+    return _WHEN.schema()
+
+
+def _label(key: str, node: Node | None, at: int | None = None) -> Callable[[], str]:
+    """What a condition says in the file; made only when someone asks."""
+
+    def label() -> str:
+        if node is None:
+            return key
+        shown = node.items[at] if at is not None and node.kind == "list" and at < len(node.items) else node
+        return f"{key}: {flow(shown)}"
+
+    return label
+
+
+def _conditions(values: Values, node: Node) -> Iterable[Condition]:
     """The conditions that must be tested on each message, the cheap ones first."""
     for name, compiled in _COMPILED.items():
         if name in values:
-            yield compiled(values[name])
+            yield compiled(values[name]).named(_label(name, node.value(name)))
     if not values.get("has-sdp", True):
-        yield Condition(_has_no_sdp)
-    yield from values.get("header", ())
-    for when in values.get("all", ()):
-        yield when.as_condition()
+        yield Condition(_has_no_sdp, label=_label("has-sdp", node.value("has-sdp")))
+    if "request-uri" in values:
+        yield values["request-uri"].named(_label("request-uri", node.value("request-uri")))
+    for at, condition in enumerate(values.get("header", ())):
+        yield condition.named(_label("header", node.value("header"), at))
+    for at, when in enumerate(values.get("all", ())):
+        yield when.as_condition().named(_label("all", node.value("all"), at))
     if "any" in values:
-        inner = [when.as_condition() for when in values["any"]]
-        needs = [condition.needs for condition in inner]
-        known = [keys for keys in needs if keys is not None]
-        union = frozenset().union(*known) if len(known) == len(needs) else None
-        yield Condition(_any_of([condition.test for condition in inner]), union)
+        yield _some_of(values["any"]).named(_label("any", node.value("any")))
     if "not" in values:
         negated = values["not"].as_condition().test
-        yield Condition(lambda draft, context: not negated(draft, context))
+        yield Condition(lambda draft, context: not negated(draft, context), label=_label("not", node.value("not")))
     if "sdp" in values:
-        yield values["sdp"]
+        yield values["sdp"].named(_label("sdp", node.value("sdp")))
+
+
+def _some_of(whens: list[When]) -> Condition:
+    inner = [when.as_condition() for when in whens]
+    needs = [condition.needs for condition in inner]
+    known = [keys for keys in needs if keys is not None]
+    union = frozenset().union(*known) if len(known) == len(needs) else None
+    return Condition(any_of([condition.test for condition in inner]), union)
 
 
 _COMPILED: Final[dict[str, Callable[[Any], Condition]]] = {
     "attempt": _attempt,
     "status": _status,
     "transport": _transport,
+    "trunk": _trunk,
+    "target": _target,
+    "tag": _tag,
+    "share": _share,
+    "source": _source,
+    "size": _size,
 }
 
 _WHEN: Final = Keys(
     {
-        "direction": Field(Word(("a-to-b", "b-to-a"))),
-        "message": Field(Word((REQUEST, RESPONSE))),
-        "method": Field(Many(MethodName())),
-        "status": Field(Many(StatusTest())),
-        "attempt": Field(Many(NumberTest())),
-        "transport": Field(Many(Word(("udp", "tcp", "tls")))),
-        "header": Field(Many(HeaderKind())),
-        "has-sdp": Field(Flag()),
-        "sdp": Field(SdpKind()),
-        "all": Field(Listing(WhenKind())),
-        "any": Field(Listing(WhenKind())),
-        "not": Field(WhenKind()),
+        "direction": Field(Word(("a-to-b", "b-to-a")), help="a-to-b: from the trunk to the target."),
+        "message": Field(Word((REQUEST, RESPONSE)), help="Requests or responses alone. Default: both."),
+        "method": Field(Many(MethodName()), help="The method; of a response, that of its request."),
+        "status": Field(Many(StatusTest()), help='The status of a response: 200, 4xx, "200-299", ">=400".'),
+        "attempt": Field(Many(NumberTest()), help='The number of the attempt: 1, ">=2", "2-4".'),
+        "transport": Field(Many(Word(("udp", "tcp", "tls"))), help="How the message came in."),
+        "source": Field(Many(RangeKind()), help="The address that the message came from: 192.0.2.7, 192.0.2.0/24."),
+        "trunk": Field(Many(Text(limit=200)), help="The name of the trunk, or user, that the call came from."),
+        "target": Field(Many(Text(limit=200)), help="The name of the target of this attempt."),
+        "tag": Field(Many(Text(limit=200)), help="A tag that a rule gave to the call."),
+        "share": Field(ShareKind(), help="A share of calls, the same for all messages of a call: 10, or 0.5%."),
+        "size": Field(Many(NumberTest()), help='The size of the message in bytes: ">1300".'),
+        "request-uri": Field(RequestUriKind(), help="A condition on the Request-URI."),
+        "header": Field(Many(HeaderKind()), help="A condition on a header, or a list that must hold together."),
+        "has-sdp": Field(Flag(), help="Whether the body is SDP."),
+        "sdp": Field(SdpKind(), help="Facts of the SDP, which must all hold."),
+        "all": Field(Listing(WhenKind()), help="Conditions that must all hold."),
+        "any": Field(Listing(WhenKind()), help="Conditions of which one must hold."),
+        "not": Field(WhenKind(), help="Conditions that must not all hold."),
     },
     "is not a condition",
 )

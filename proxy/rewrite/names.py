@@ -8,6 +8,7 @@ from typing import Final
 
 from proxy.rewrite.nodes import Node, Report
 from proxy.rewrite.patterns import compile_pattern
+from proxy.rewrite.schema import Schema
 from proxy.sip.message import canonical_key, is_token
 
 __all__ = [
@@ -124,6 +125,17 @@ class HeaderName:
             return None
         return name
 
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        out_of_reach = [*IDENTITY, *(() if self.parts else _ADDRESSES_OF_DIALOG)]
+        refused = "|".join(sorted(["".join([_either_case(char) for char in name]) for name in out_of_reach]))
+        glob = r"\*" if self.globs else ""
+        return {"type": "string", "pattern": rf"^(?!({refused})$)[A-Za-z0-9.!%_+`'~{glob}-]+$"}
+
+
+def _either_case(char: str) -> str:
+    return f"[{char.upper()}{char}]" if char.isalpha() else char
+
 
 class AnyHeaderName:
     """A header name for a condition: any, with globs."""
@@ -136,6 +148,10 @@ class AnyHeaderName:
             report.add(node, "is not a header name", self.allowed)
             return None
         return node.text
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "string", "pattern": r"^[A-Za-z0-9.!%*_+`'~-]+$"}
 
 
 class Names:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal
 
-__all__ = ["Node", "NodeKind", "Problem", "Report", "nearest"]
+__all__ = ["Node", "NodeKind", "Problem", "Report", "Scope", "flow", "nearest"]
 
 NodeKind = Literal["mapping", "list", "text", "number", "flag", "nothing"]
 
@@ -81,6 +81,7 @@ class Problem:
         what: what is wrong.
         allowed: what is allowed there; "" when that is plain.
         suggestion: the nearest valid word, or "".
+        warning: whether the file can be used all the same.
     """
 
     file: str
@@ -90,10 +91,12 @@ class Problem:
     what: str
     allowed: str = ""
     suggestion: str = ""
+    warning: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        parts = [f"{place}: {self.text + ' ' if self.text else ''}{self.what}"]
+        kind = "warning: " if self.warning else ""
+        parts = [f"{place}: {kind}{self.text + ' ' if self.text else ''}{self.what}"]
         if self.allowed:
             parts.append(f"allowed: {self.allowed}")
         if self.suggestion:
@@ -101,20 +104,75 @@ class Problem:
         return "; ".join(parts)
 
 
-class Report:
-    """Collects the mistakes of one file, so that all of them are told at once."""
+class Scope:
+    """Names that a rule, or a whole file, gives to values and uses.
 
-    __slots__ = ("problems", "source")
+    Attributes:
+        given: each name with the node that gives it.
+        used: each name with the nodes that use it.
+    """
+
+    __slots__ = ("given", "used")
+
+    def __init__(self) -> None:
+        self.given: dict[str, Node] = {}
+        self.used: dict[str, list[Node]] = {}
+
+    def give(self, name: str, node: Node) -> None:
+        """A value of this name exists; the first one that gives it is remembered."""
+        self.given.setdefault(name, node)
+
+    def use(self, name: str, node: Node) -> None:
+        """A value of this name is asked for."""
+        self.used.setdefault(name, []).append(node)
+
+
+class Report:
+    """Collects the mistakes of one file, so that all of them are told at once, and the names that it uses.
+
+    Attributes:
+        source: the file.
+        problems: the mistakes; warnings: what is doubtful, but can be used.
+        captures: the named groups of the rule that is being read.
+        variables: the variables of the file.
+        settings, targets, sets: what the file asks of the settings and of other files.
+    """
+
+    __slots__ = ("captures", "problems", "sets", "settings", "source", "targets", "variables", "warnings")
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.captures = Scope()
+        self.variables = Scope()
+        self.settings = Scope()
+        self.targets = Scope()
+        self.sets = Scope()
 
     def add(self, node: Node, what: str, allowed: str = "", suggestion: str = "") -> None:
         """Note that what stands at `node` is wrong: its text followed by `what` makes a sentence."""
-        self.problems.append(
-            Problem(self.source, node.line, node.column, node.described, what, _printable(allowed), suggestion)
+        self.problems.append(self.problem(node, what, allowed, suggestion))
+
+    def warn(self, node: Node, what: str, allowed: str = "") -> None:
+        """Note that what stands at `node` is hardly meant."""
+        self.warnings.append(self.problem(node, what, allowed, warning=True))
+
+    def problem(self, node: Node, what: str, allowed: str = "", suggestion: str = "", warning: bool = False) -> Problem:
+        """A mistake at a node of this file."""
+        return Problem(
+            self.source, node.line, node.column, node.described, what, _printable(allowed), suggestion, warning
         )
+
+
+def flow(node: Node) -> str:
+    """A value as YAML on one line, for people."""
+    if node.kind == "mapping":
+        return "{" + ", ".join([f"{flow(key)}: {flow(value)}" for key, value in node.pairs]) + "}"
+    if node.kind == "list":
+        return "[" + ", ".join([flow(item) for item in node.items]) + "]"
+    text = _printable(node.text)
+    return f'"{text}"' if node.quoted and not text.replace("-", "").isalnum() else text
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

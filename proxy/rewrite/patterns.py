@@ -8,7 +8,7 @@ from typing import Any, Final
 import re2
 
 from proxy.rewrite.nodes import Node, Report
-from proxy.rewrite.schema import Text
+from proxy.rewrite.schema import Schema, Text
 
 __all__ = ["Pattern", "PatternKind", "compile_pattern", "required_literal"]
 
@@ -39,6 +39,16 @@ class Pattern:
     def found_in(self, text: str) -> bool:
         """Whether the pattern matches somewhere in `text`."""
         return self.literal in text and self._search(text.encode("utf-8", "surrogateescape")) is not None
+
+    def captured(self, text: str) -> dict[str, str] | None:
+        """The named groups of the first match in `text`, those that took part in it; None without a match."""
+        if self.literal not in text:
+            return None
+        match = self._search(text.encode("utf-8", "surrogateescape"))
+        if match is None:
+            return None
+        groups = {name: match.group(number) for name, number in self.names.items()}
+        return {name: data.decode("utf-8", "surrogateescape") for name, data in groups.items() if data is not None}
 
     def replace(self, text: str, parts: list[str | int], every: bool) -> str | None:
         """`text` with the first match, or every one, replaced by `parts` (text, or group numbers); None: no match."""
@@ -158,3 +168,7 @@ class PatternKind:
             told = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
             report.add(node, f"is not a regular expression: {told}", self.allowed)
             return None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return self.text.schema()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -13,22 +14,32 @@ from proxy.rewrite.nodes import Node, Report, nearest
 __all__ = [
     "Field",
     "Flag",
+    "FlagOr",
+    "IdKind",
     "Keys",
     "Kind",
     "Listing",
     "Many",
+    "Mapped",
     "NumberTest",
+    "Percent",
+    "Schema",
     "StatusTest",
+    "Switch",
     "Text",
     "Values",
     "Whole",
     "Word",
     "WordOr",
+    "keys_once",
 ]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
+
+Schema = dict[str, object]
+"""A JSON Schema, or a part of one."""
 
 Values = dict[str, Any]
 """What `Keys` read, by key: of each present or defaulted field the value that its kind gave."""
@@ -51,6 +62,9 @@ class Kind(Protocol[T_co]):
     def read(self, node: Node, report: Report) -> T_co | None:
         """The value, or None after a mistake was reported."""
 
+    def schema(self) -> Schema:
+        """What is allowed as JSON Schema (draft 2020-12), for editors."""
+
 
 class Flag:
     """`true` or `false`."""
@@ -64,6 +78,44 @@ class Flag:
         meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(node.text.lower(), "")
         report.add(node, "is not a flag", self.allowed, meant)
         return None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "boolean"}
+
+
+class Switch(Flag):
+    """`true`: an operation without settings; leave the key out where it is not wanted."""
+
+    allowed: str = "true"
+
+    def read(self, node: Node, report: Report) -> bool | None:
+        """Read `true`."""
+        value = super().read(node, report)
+        if value is False:
+            report.add(node, "does nothing; leave the key out", self.allowed)
+            return None
+        return value
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"const": True}
+
+
+class FlagOr:
+    """`true`, or something of another kind."""
+
+    def __init__(self, other: Any) -> None:
+        self.other = other
+        self.allowed: str = f"true, or {other.allowed}"
+
+    def read(self, node: Node, report: Report) -> Any:
+        """Read `true` or the other kind."""
+        return Switch().read(node, report) if node.kind == "flag" else self.other.read(node, report)
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [{"const": True}, self.other.schema()]}
 
 
 class Whole:
@@ -84,6 +136,31 @@ class Whole:
             report.add(node, "is out of range", self.allowed)
             return None
         return value
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+class Percent:
+    """A percentage: `10`, `"10%"`, `"0.5%"`; read as hundredths of a percent."""
+
+    allowed: str = 'a percentage from 0 to 100, such as 10 or "0.5%"'
+
+    def read(self, node: Node, report: Report) -> int | None:
+        """Read a percentage."""
+        text = node.text.replace(" ", "").removesuffix("%") if node.is_scalar else ""
+        whole, _, fraction = text.partition(".")
+        if whole.isdigit() and whole.isascii() and len(whole) < 4 and (fraction or "0").isdigit() and len(fraction) < 3:
+            value = int(whole) * 100 + int(f"{fraction:0<2}")
+            if value <= 10_000:
+                return value
+        report.add(node, "is not a percentage", self.allowed)
+        return None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "string"}]}
 
 
 class Text:
@@ -112,6 +189,10 @@ class Text:
             return None
         return node.text
 
+    def schema(self) -> Schema:
+        """As JSON Schema: numbers and flags count as the text that was written."""
+        return {"type": ["string", "number", "boolean"]}
+
 
 class Word:
     """One of a few words."""
@@ -127,6 +208,10 @@ class Word:
             return node.text
         report.add(node, self.what, self.allowed, nearest(node.text, self.words) if node.is_scalar else "")
         return None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"enum": list(self.words)}
 
 
 class WordOr(Generic[T]):
@@ -145,6 +230,10 @@ class WordOr(Generic[T]):
             report.add(node, "is not known here", self.allowed, self.word)
             return None
         return self.other.read(node, report)
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [{"const": self.word}, self.other.schema()]}
 
 
 class Listing(Generic[T]):
@@ -170,6 +259,10 @@ class Listing(Generic[T]):
         good = [value for value in values if value is not None]
         return good if len(good) == len(values) else None
 
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "array", "items": self.item.schema(), "minItems": 1}
+
 
 class Many(Generic[T]):
     """One of a kind, or a list of them."""
@@ -186,11 +279,68 @@ class Many(Generic[T]):
         value = self.item.read(node, report)
         return None if value is None else [value]
 
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [self.item.schema(), self.listing.schema()]}
+
+
+class Mapped(Generic[T]):
+    """A mapping whose keys its author chooses: each key of one kind, each value of another."""
+
+    def __init__(self, key: Kind[str], value: Kind[T], limit: int = 100) -> None:
+        self.key = key
+        self.value = value
+        self.limit = limit
+        self.allowed = f"a mapping of {key.allowed} to {value.allowed}"
+
+    def read(self, node: Node, report: Report) -> dict[str, T] | None:
+        """Read a mapping with at least one key."""
+        if node.kind != "mapping" or not node.pairs:
+            report.add(node, "stands where a mapping must", self.allowed)
+            return None
+        if len(node.pairs) > self.limit:
+            report.add(node, "is too long", f"up to {self.limit} keys")
+            return None
+        good = keys_once(node, report)
+        values: dict[str, T] = {}
+        for key_node, value_node in node.pairs:
+            key, value = self.key.read(key_node, report), self.value.read(value_node, report)
+            if key is None or value is None:
+                good = False
+            else:
+                values[key] = value
+        return values if good else None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "object", "additionalProperties": self.value.schema(), "minProperties": 1}
+
+
+class IdKind:
+    """An id: words of lower-case letters and digits, joined by hyphens."""
+
+    allowed: str = 'lower-case words joined by hyphens, such as "drop-record-route"'
+    pattern: str = "[a-z0-9]+(?:-[a-z0-9]+)*"
+
+    def read(self, node: Node, report: Report) -> str | None:
+        """Read an id."""
+        text = node.text
+        if node.is_scalar and len(text) <= 80 and re.fullmatch(self.pattern, text):
+            return text
+        words = re.findall(r"[A-Za-z0-9]+", text) if node.is_scalar and len(text) <= 80 else []
+        report.add(node, "is not an id", self.allowed, "-".join(words).lower())
+        return None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"type": "string", "pattern": f"^{self.pattern}$", "maxLength": 80}
+
 
 class NumberTest:
     """A condition on a number: `2`, `"2-4"`, `">=2"`, `"<3"`."""
 
     allowed: str = '2, "2-4", ">=2", ">2", "<=2" or "<2"'
+    pattern: str = r"^\s*((>=|<=|>|<)?\s*[0-9]+|[0-9]+\s*-\s*[0-9]+)\s*$"
 
     def read(self, node: Node, report: Report) -> tuple[int, int] | None:
         """Read the range, first and last number included."""
@@ -213,11 +363,16 @@ class NumberTest:
         low_end, high_end = _number(first), _number(last if dash else first)
         return None if low_end is None or high_end is None else (low_end, high_end)
 
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        return {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": self.pattern}]}
+
 
 class StatusTest(NumberTest):
     """A condition on a status code: `200`, `4xx`, `"200-299"`, `">=400"`."""
 
     allowed: str = '200, 4xx, "200-299" or ">=400", from 100 to 699'
+    pattern: str = r"^\s*((>=|<=|>|<)?\s*[0-9]+|[0-9]+\s*-\s*[0-9]+|[1-6][xX][xX])\s*$"
 
     def range_of(self, text: str) -> tuple[int, int] | None:
         """The range that a text means, or None."""
@@ -235,11 +390,17 @@ def _number(text: str) -> int | None:
 
 
 class Field:
-    """One key of a mapping: the kind of its value, and whether it must stand there."""
+    """One key of a mapping: the kind of its value, whether it must stand there, and what it says, for editors."""
 
-    def __init__(self, kind: Kind[object], required: bool = False) -> None:
+    def __init__(self, kind: Kind[object], required: bool = False, help: str = "") -> None:
         self.kind = kind
         self.required = required
+        self.help = help
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        schema = self.kind.schema()
+        return {**schema, "description": self.help} if self.help else schema
 
 
 def keys_once(node: Node, report: Report) -> bool:
@@ -298,3 +459,13 @@ class Keys:
                 report.add(node, f'lacks "{name}"', field.kind.allowed)
                 good = False
         return values if good else None
+
+    def schema(self) -> Schema:
+        """As JSON Schema."""
+        required = [name for name, field in self.known.items() if field.required]
+        return {
+            "type": "object",
+            "properties": {name: field.schema() for name, field in self.known.items()},
+            "additionalProperties": False,
+            **({"required": required} if required else {}),
+        }
