@@ -16,6 +16,7 @@ __all__ = [
     "parse_name_addr",
     "parse_via",
     "quote_display",
+    "split_first",
     "split_values",
 ]
 
@@ -46,29 +47,52 @@ def split_values(value: str) -> list[str]:
     if '"' not in value and "<" not in value:
         return [part.strip() for part in value.split(",")]
     values: list[str] = []
-    start = at = 0
-    quoted = bracketed = False
-    while at < len(value):
-        ch = value[at]
-        if quoted:
-            if ch == "\\":
-                at += 1
-            elif ch == '"':
-                quoted = False
-        elif ch == '"':
-            quoted = True
-        elif ch == "<":
-            bracketed = True
-        elif ch == ">":
-            bracketed = False
-        elif ch == "," and not bracketed:
-            values.append(value[start:at].strip())
-            start = at + 1
-        at += 1
-    if quoted:
-        raise SipError(400, "Unterminated quoted string")
+    start = 0
+    comma = _next_comma(value, 0)
+    while comma >= 0:
+        values.append(value[start:comma].strip())
+        start = comma + 1
+        comma = _next_comma(value, start)
     values.append(value[start:].strip())
     return values
+
+
+def split_first(value: str) -> tuple[str, str]:
+    """The first value of a list, and the text after its comma ("" without one). Raises SipError as `split_values`."""
+    if "," not in value:
+        return value, ""
+    comma = _next_comma(value, 0)
+    return (value, "") if comma < 0 else (value[:comma].strip(), value[comma + 1 :].strip())
+
+
+def _next_comma(value: str, at: int) -> int:
+    """Where the next comma from `at` on stands that is in no quoted string and no angle brackets; -1 without one."""
+    comma = quote = bracket = -1
+    end = len(value)
+    while True:
+        # Each of the three only moves forward, so that a long value is read once.
+        if comma < at:
+            comma = value.find(",", at)
+            if comma < 0:
+                comma = end
+        if quote < at:
+            quote = value.find('"', at)
+            if quote < 0:
+                quote = end
+        if bracket < at:
+            bracket = value.find("<", at)
+            if bracket < 0:
+                bracket = end
+        if comma < quote and comma < bracket:
+            return comma
+        if quote == bracket:
+            return -1
+        if quote < bracket:
+            at = _closing_quote(value, quote) + 1
+        else:
+            at = value.find(">", bracket) + 1
+            if not at:
+                return -1
 
 
 class CSeq:
@@ -256,7 +280,7 @@ def parse_name_addr(value: str) -> NameAddr:
 def _split_display(value: str) -> tuple[str, str, str]:
     """The display name, "<" where there is one, and what follows it. Raises SipError 400."""
     if value.startswith('"'):
-        end = _closing_quote(value) + 1
+        end = _closing_quote(value, 0) + 1
         blank, bracket, tail = value[end:].partition("<")
         if not bracket or blank.strip():
             raise SipError(400, "Malformed display name")
@@ -267,11 +291,11 @@ def _split_display(value: str) -> tuple[str, str, str]:
     return display.strip(), bracket, tail
 
 
-def _closing_quote(value: str) -> int:
-    """Where the quoted string that starts at 0 ends. Raises SipError 400."""
-    at = value.find('"', 1)
-    if at > 0 and "\\" in value[:at]:
-        at = 1
+def _closing_quote(value: str, start: int) -> int:
+    """Where the quoted string that starts at `start` ends. Raises SipError 400."""
+    at = value.find('"', start + 1)
+    if at > 0 and "\\" in value[start:at]:
+        at = start + 1
         while at < len(value) and value[at] != '"':
             at += 2 if value[at] == "\\" else 1
         if at >= len(value):
@@ -285,7 +309,7 @@ def quote_display(text: str) -> str:
     """A display name as it may stand before `<`: a quoted string or tokens stay, anything else is put in quotes."""
     if text.startswith('"') and len(text) > 1:
         try:
-            if _closing_quote(text) == len(text) - 1:
+            if _closing_quote(text, 0) == len(text) - 1:
                 return text
         except SipError:
             pass

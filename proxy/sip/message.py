@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.sip.errors import SipError
-from proxy.sip.headers import CSeq, NameAddr, Via, is_token, parse_cseq, parse_name_addr, parse_via, split_values
+from proxy.sip.headers import (
+    CSeq,
+    NameAddr,
+    Via,
+    is_token,
+    parse_cseq,
+    parse_name_addr,
+    parse_via,
+    split_first,
+    split_values,
+)
 from proxy.sip.uri import Uri, parse_uri
 
 __all__ = [
@@ -314,7 +324,7 @@ class Message:
         via = self._via
         if via is None:
             value = self._need("via", "Via")
-            via = self._via = parse_via(split_values(value)[0] if "," in value else value)
+            via = self._via = parse_via(split_first(value)[0] if "," in value else value)
         return via
 
     @property
@@ -341,7 +351,7 @@ class Message:
             value = self.get("contact")
             if value is None or value == "*":
                 return None
-            address = self._contact = parse_name_addr(split_values(value)[0] if "," in value else value)
+            address = self._contact = parse_name_addr(split_first(value)[0] if "," in value else value)
         return address
 
     @property

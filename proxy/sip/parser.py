@@ -59,6 +59,8 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return parse_message(_regular(data), max_headers=max_headers)
+    if end > MAX_HEAD_BYTES:
+        raise MalformedMessage(513, "Message head too large")
     head, body = data[:end], data[end + 4 :]
     lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     # What is left without line ends is shorter by a CR and an LF a line, or else some stand alone.
@@ -85,10 +87,7 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
 
 def _regular(data: bytes) -> bytes:
     """The message with the line ends that it should have had. Raises MalformedMessage when that can't be told."""
-    start = 0
-    while start < len(data) and data[start] in _LINE_ENDS:
-        start += 1
-    data = data[start:]
+    data = data.lstrip(b"\r\n")
     line_end = data.find(b"\n")
     if line_end < 0:
         raise MalformedMessage(400, "No header fields")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.sip.errors import SipError
-from proxy.sip.headers import Via, is_token, split_values
+from proxy.sip.headers import Via, is_token, split_first
 from proxy.sip.message import Header, Request, Response, header, read_header, read_value
 
 __all__ = ["REASON_PHRASES", "make_response", "marked_via_lines"]
@@ -109,8 +109,8 @@ def _via_lines(request: Request, remote: tuple[str, int]) -> list[str]:
     marked = _marked(top, remote)
     if marked is not top:
         item = read_header(lines[0])
-        rest = split_values(item.value)[1:]
-        lines[0] = f"{item.name}: {', '.join([str(marked), *rest])}"
+        rest = split_first(item.value)[1]
+        lines[0] = f"{item.name}: {marked}, {rest}" if rest else f"{item.name}: {marked}"
     return lines
 
 

@@ -18,6 +18,7 @@ __all__ = [
 
 Params = tuple[tuple[str, str | None], ...]
 
+_MAX_PARAMS: Final = 256
 _HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
 _IN_IPV6: Final = frozenset("0123456789abcdefABCDEF:.")
 _IN_SCHEME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
@@ -27,7 +28,8 @@ def parse_params(text: str) -> Params:
     """Split `name=value;name;…` (without the first semicolon) into pairs, in order and with duplicates.
 
     Quoted values keep their quotes. A parameter without `=` has the value None. One semicolon too many at the very end
-    is forgiven, since devices send it. Raises SipError 400 for any other empty name, or an unterminated quote.
+    is forgiven, since devices send it. Raises SipError 400 for any other empty name, an unterminated quote, or more
+    parameters than anybody means.
     """
     if not text:
         return ()
@@ -38,6 +40,8 @@ def parse_params(text: str) -> Params:
         if name:
             return ((name, value.strip() if equals else None),)
     parts = text.split(";") if '"' not in text else _split_quoted(text)
+    if len(parts) > _MAX_PARAMS:
+        raise SipError(400, "Too many parameters")
     params: list[tuple[str, str | None]] = []
     for part in parts:
         name, equals, value = part.partition("=")

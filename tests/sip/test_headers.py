@@ -10,6 +10,7 @@ from proxy.sip.headers import (
     parse_name_addr,
     parse_via,
     quote_display,
+    split_first,
     split_values,
 )
 from proxy.sip.uri import parse_uri
@@ -247,3 +248,23 @@ def test_token(text: str) -> None:
 @pytest.mark.parametrize("text", ["", " ", "a b", "a:", "é", "٣", "²", "a\r\n", "(", '"', "<", "@", "a/b", "\x00"])
 def test_no_token(text: str) -> None:
     assert not is_token(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "rest"),
+    [
+        ("a", "a", ""),
+        ("a , b,c", "a", "b,c"),
+        ('"x, y" <sip:a,b@h> ,<sip:c@h>', '"x, y" <sip:a,b@h>', "<sip:c@h>"),
+        ("<a,b>", "<a,b>", ""),
+        ("<a,b", "<a,b", ""),
+        (",", "", ""),
+    ],
+)
+def test_split_first(value: str, first: str, rest: str) -> None:
+    assert split_first(value) == (first, rest)
+
+
+def test_split_first_with_an_unterminated_quote() -> None:
+    with pytest.raises(SipError):
+        split_first('"a, b')

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.sip.errors import SipError
 from proxy.sip.message import Request, Response
-from proxy.sip.parser import MalformedMessage, check_request, check_response, parse_message
+from proxy.sip.parser import MAX_HEAD_BYTES, MalformedMessage, check_request, check_response, parse_message
 from tests.sip.samples import ANSWER, CANCEL, OFFER, OPENAI_200, TWILIO_BYE, TWILIO_INVITE, wire
 
 
@@ -313,6 +313,14 @@ def test_too_many_header_fields() -> None:
     assert parse_message(OPTIONS, max_headers=5).call_id == "c"
     with pytest.raises(MalformedMessage):
         parse_message(OPTIONS, max_headers=4)
+
+
+def test_head_too_large() -> None:
+    filler = "x" * (MAX_HEAD_BYTES - len(OPTIONS) + 4)
+    check_request(parse_request(edited(OPTIONS, "Call-ID: c", f"Call-ID: c{filler}")))
+    with pytest.raises(MalformedMessage) as caught:
+        parse_message(edited(OPTIONS, "Call-ID: c", f"Call-ID: cx{filler}"))
+    assert (caught.value.status, caught.value.partial) == (513, None)
 
 
 def test_line_that_is_no_header_field_is_kept_apart() -> None:

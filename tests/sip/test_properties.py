@@ -15,6 +15,7 @@ from proxy.sip.headers import (
     parse_name_addr,
     parse_via,
     quote_display,
+    split_first,
     split_values,
 )
 from proxy.sip.message import Header, Request, Response, canonical_key, header, read_header
@@ -277,7 +278,36 @@ def test_params_read_back(pairs: Params) -> None:
 
 @given(st.lists(quoted | tokens | uris.map(lambda uri: f"<{uri}>"), min_size=1, max_size=4))
 def test_list_reads_back(values: list[str]) -> None:
-    assert split_values(" , ".join(values)) == [value.strip() for value in values]
+    text = " , ".join(values)
+    assert split_values(text) == [value.strip() for value in values]
+    first, rest = split_first(text)
+    assert first == values[0].strip()
+    assert split_values(rest) == [value.strip() for value in values[1:] or [""]]
+
+
+@given(any_text)
+def test_list_is_cut_at_the_same_commas_character_by_character(text: str) -> None:
+    """Against the plain reading of the grammar, one character at a time."""
+    cuts: list[int] = []
+    quoted = bracketed = escaped = False
+    for at, ch in enumerate(text):
+        if quoted:
+            quoted = escaped or ch != '"'
+            escaped = not escaped and ch == "\\"
+        elif bracketed:
+            bracketed = ch != ">"
+        elif ch in '"<':
+            quoted, bracketed = ch == '"', ch == "<"
+        elif ch == ",":
+            cuts.append(at)
+    bounds = [-1, *cuts, len(text)]
+    expected = [text[start + 1 : end].strip() for start, end in pairwise(bounds)]
+    if "," not in text:
+        expected = [text]
+    try:
+        assert split_values(text) == expected
+    except SipError:
+        assert quoted
 
 
 @given(any_text)

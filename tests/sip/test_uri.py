@@ -181,6 +181,12 @@ def test_malformed_params(text: str) -> None:
         parse_params(text)
 
 
+def test_too_many_params() -> None:
+    assert len(parse_params(";".join(["a"] * 256))) == 256
+    with pytest.raises(SipError, match="Too many"):
+        parse_params(";".join(["a"] * 257))
+
+
 @pytest.mark.parametrize(
     ("text", "pair"),
     [
