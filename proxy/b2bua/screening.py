@@ -54,8 +54,8 @@ class Screening:
         return known
 
     def may_connect(self, flow: Flow) -> bool:
-        """Whether a connection is worth keeping: its peer may call, can prove who it is, is one that we talk to, is this
-        host itself, or is to be told that it may not."""
+        """Whether a connection is worth keeping: its peer may call, can prove who it is, is one that we talk to, is
+        this host itself, or is to be told that it may not."""
         config = self._core.config
         if config.users or config.refuse_strangers or self.admits(flow):
             return True
