@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from proxy.transport.manager import Transports
 from proxy.transport.resolver import Resolver, numeric_hop
 from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import TlsSettings
+from proxy.transport.watch import FileWatch
 
 __all__ = ["Runtime", "StackFactory", "StackLike"]
 
@@ -56,6 +58,21 @@ class StackLike(Protocol):
 
     def flow_in_use(self, flow: Flow) -> bool:
         """Whether a call needs a connection to stay open."""
+
+    def may_connect(self, flow: Flow) -> bool:
+        """Whether a connection that comes in is worth keeping."""
+
+    def tables(self, now: float | None = None) -> dict[str, int]:
+        """The sizes of all tables."""
+
+    def counters(self) -> dict[str, int]:
+        """What was dropped, and how often limits were reached."""
+
+    def start(self, now: float) -> None:
+        """Begin with what the stack does by itself."""
+
+    def stop(self) -> None:
+        """Do nothing by itself any more."""
 
     def resolved(self, token: int, hops: list[Hop], now: float) -> None:
         """Answer to Resolve."""
@@ -97,6 +114,7 @@ class Runtime:
         resolver: finds the hops of URIs; None asks the system's nameservers.
         drain_s: how long calls may go on after SIGTERM before they are ended.
         make_stack: makes the stack; tests may give their own.
+        watch_s: how often to look whether a certificate or key was replaced, which is then read again; 0 for never.
         on_reload: called on SIGHUP after the certificate was read again.
     """
 
@@ -111,10 +129,14 @@ class Runtime:
         resolver: Resolver | None = None,
         drain_s: float = 30.0,
         make_stack: StackFactory | None = None,
+        watch_s: float = 0.0,
         on_reload: Callable[[], None] | None = None,
     ) -> None:
         self.stack: StackLike = (make_stack or Stack)(config, _new_id, random.SystemRandom().random)
-        self.transports = Transports(self, public_address=config.public_address, tls=tls, stream=stream)
+        self.transports = Transports(
+            self, public_address=config.public_address, tls=tls, stream=stream, welcome=self.stack.may_connect
+        )
+        self._watch = FileWatch(() if tls is None else tls.files(), watch_s, self.reload)
         self._wanted = tuple(listeners)
         self._sinks = tuple(sinks)
         self._resolver = resolver or Resolver()
@@ -143,11 +165,14 @@ class Runtime:
         self._stopping = self._stopping or asyncio.Event()
         self._hurry = self._hurry or asyncio.Event()
         await self.transports.start(self._wanted)
+        self._watch.start()
+        self._drive(self.stack.start)
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM or SIGINT, then let calls end. `on_ready` is called once everything listens.
 
-        A second signal ends the calls at once. SIGHUP reads the certificate again. Raises ListenError or TlsError.
+        A second signal ends the calls at once. SIGHUP reads the certificate again, SIGUSR1 has the sizes of all tables
+        logged. Raises ListenError or TlsError.
         """
         loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
@@ -155,11 +180,12 @@ class Runtime:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.report)
         try:
             await self.start()
             await self._work(on_ready)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
 
     async def _work(self, on_ready: Callable[[], None] | None) -> None:
@@ -173,6 +199,7 @@ class Runtime:
             assert self._stopping is not None
             await self._stopping.wait()
             await self.drain()
+            self.report()
         finally:
             await self.stop()
 
@@ -183,6 +210,19 @@ class Runtime:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+    def report(self) -> None:
+        """Log the sizes of all tables and what was turned away; on SIGUSR1, and before everything is closed."""
+        self._log.info(
+            "tables",
+            tables={
+                **self.stack.tables(time.monotonic()),
+                **self.transports.counters(),
+                "resolving": len(self._resolving),
+            },
+            counters={**self.stack.counters(), "connections_refused": self.transports.refused},
+            memory_bytes=_resident_bytes(),
+        )
 
     def reload(self) -> None:
         """Read the certificate again, then call the hook; what fails is logged and changes nothing."""
@@ -222,6 +262,8 @@ class Runtime:
 
     async def stop(self) -> None:
         """Close everything, sinks last. Calls that are in progress are dropped without a word."""
+        self._watch.stop()
+        self.stack.stop()
         for task in tuple(self._resolving):
             task.cancel()
         await asyncio.gather(*self._resolving, return_exceptions=True)
@@ -365,6 +407,15 @@ class Runtime:
 def _new_id() -> str:
     """80 random bits in hexadecimal."""
     return os.urandom(10).hex()
+
+
+def _resident_bytes() -> int:
+    """The memory that the process has in RAM; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _tune_gc() -> None:

@@ -80,7 +80,8 @@ def test_nothing_set_gives_what_the_parts_have_by_default() -> None:
     settings = load(LOOPBACK)
     config = settings.stack_config(*load_rules(settings))
     plain = StackConfig(config.targets, config.rules, config.default_rules, config.allow)
-    assert replace(plain, retry=config.retry, user_agent=config.user_agent) == config
+    assert config.screen_rules == "scanners"
+    assert replace(plain, retry=config.retry, user_agent=config.user_agent, screen_rules="scanners") == config
     assert settings.stream_settings() == StreamSettings()
     assert settings.tls_settings() == TlsSettings()
 

@@ -49,4 +49,4 @@ def _tls_problems(settings: Settings) -> list[str]:
                 make(tls)
         except TlsError as error:
             problems.append(f"tls: {error}")
-    return problems
+    return list(dict.fromkeys(problems))

@@ -54,6 +54,7 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         tls=settings.tls_settings(),
         sinks=sinks,
         stream=settings.stream_settings(),
+        watch_s=settings.tls.watch_s,
         drain_s=settings.drain_s,
     )
     try:

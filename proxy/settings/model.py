@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     """Rule files beside the shipped ones; a set of the same name takes the place of a shipped one."""
     default_rules: str | None = None
     """Name of the rule set of the first attempt. Default: that of the first file in `rules`, else `twilio-openai`."""
-    screen_rules: str | None = None
-    """Name of the rule set that turns requests away before they become a call. Default: none."""
+    screen_rules: str = "scanners"
+    """Name of the rule set that turns requests away before they become a call; empty for none."""
     retry: RetrySection = RetrySection()
     tls: TlsSection = TlsSection()
     codecs: Words = ("PCMU", "PCMA", "telephone-event")
@@ -258,17 +258,31 @@ class Settings(BaseSettings):
     def tls_settings(self) -> TlsSettings:
         """Certificates and trust, as the transports take them."""
         tls = self.tls
-        return TlsSettings(tls.certificate, tls.key, tls.ca_file, tls.verify, tls.minimum_version)
+        return TlsSettings(
+            tls.certificate,
+            tls.key,
+            tls.ca_file,
+            tls.verify,
+            tls.minimum_version,
+            tls.ciphers,
+            tls.client_certificates,
+            tls.client_ca_file,
+        )
 
     def stream_settings(self) -> StreamSettings:
         """Limits of TCP and TLS connections, as the transports take them."""
         given = self.connections
         return StreamSettings(
             connect_timeout_s=given.connect_timeout_s,
+            handshake_timeout_s=given.handshake_timeout_s,
+            first_message_timeout_s=given.first_message_timeout_s,
             keepalive_s=given.keepalive_s,
             idle_timeout_s=given.idle_timeout_s,
             half_message_timeout_s=given.half_message_timeout_s,
+            max_message_bytes=self.limits.max_message_bytes,
             max_connections=self.limits.max_connections,
+            max_connections_per_address=self.limits.max_connections_per_address,
+            max_handshakes=self.limits.max_handshakes,
         )
 
     def stack_targets(self) -> dict[str, Target]:
@@ -333,7 +347,7 @@ class Settings(BaseSettings):
         Raises SettingsError when a rule set is named that there is not.
         """
         wanted = [("default_rules", default_rules)]
-        if self.screen_rules is not None:
+        if self.screen_rules:
             wanted.append(("screen_rules", self.screen_rules))
         wanted += [
             (f"retry.attempts: attempt {number}", attempt.rules)
@@ -372,7 +386,7 @@ class Settings(BaseSettings):
             max_calls=self.limits.max_calls,
             retry_after_s=self.limits.retry_after_s,
             limits=Limits(**{item.name: getattr(self.limits, item.name) for item in fields(Limits)}),
-            screen_rules=self.screen_rules or "",
+            screen_rules=self.screen_rules,
             user_agent=self.user_agent,
         )
 

@@ -11,6 +11,7 @@ from proxy.b2bua.config import RetryPolicy
 from proxy.b2bua.limits import Limits
 from proxy.settings.sources import json_text, split_list
 from proxy.transport.stream import StreamSettings
+from proxy.transport.tls import SOUND_CIPHERS
 
 __all__ = [
     "AttemptSection",
@@ -56,6 +57,14 @@ class TlsSection(Section):
     """Whether a target must prove its name by its certificate (RFC 5922). False only for tests on loopback."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     """The lowest TLS version that is spoken."""
+    ciphers: str = SOUND_CIPHERS
+    """The cipher suites of TLS 1.2, as OpenSSL lists them."""
+    client_certificates: Literal["none", "optional", "required"] = "none"
+    """Whether `tls` listeners ask callers for a certificate; `optional`: one that is sent must be good."""
+    client_ca_file: Path | None = None
+    """PEM file with the authorities of those certificates."""
+    watch_s: float = Field(10.0, ge=0, le=3600)
+    """How often to look whether these files were replaced, in seconds; new connections then use the new ones."""
 
     @field_validator("minimum_version", mode="before")
     @classmethod
@@ -66,6 +75,8 @@ class TlsSection(Section):
     def _pair(self) -> TlsSection:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together: one of them is not set")
+        if self.client_certificates != "none" and self.client_ca_file is None:
+            raise ValueError("client_ca_file is not set: client certificates need the authorities that sign them")
         return self
 
 
@@ -249,6 +260,10 @@ class LimitsSection(Section):
     """Header fields of one message; one with more gets 513."""
     max_connections: int = Field(_STREAM.max_connections, ge=1)
     """TCP and TLS connections that may be open that came in."""
+    max_connections_per_address: int = Field(_STREAM.max_connections_per_address, ge=1)
+    """Those of one address."""
+    max_handshakes: int = Field(_STREAM.max_handshakes, ge=1)
+    """TLS handshakes of connections that come in that may be under way."""
 
 
 class ConnectionsSection(Section):
@@ -256,6 +271,10 @@ class ConnectionsSection(Section):
 
     connect_timeout_s: float = Field(_STREAM.connect_timeout_s, gt=0, le=60)
     """For opening one, TLS handshake included, in seconds."""
+    handshake_timeout_s: float = Field(_STREAM.handshake_timeout_s, gt=0, le=60)
+    """For the TLS handshake of one that comes in, in seconds."""
+    first_message_timeout_s: float = Field(_STREAM.first_message_timeout_s, ge=1)
+    """How long one that came in may be open before its first whole message, in seconds."""
     keepalive_s: float = Field(_STREAM.keepalive_s, ge=1, le=3600)
     """The longest time between two pings on one that we opened (RFC 5626), in seconds."""
     idle_timeout_s: float = Field(_STREAM.idle_timeout_s, ge=1)

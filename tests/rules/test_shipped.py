@@ -19,6 +19,7 @@ from tests.rules.field import CANDIDATES, INVITE, OK, RUBBISH_LINES, SDP, whole
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
 SETS = load_directory_or_files([RULES])
+SCREENING = SETS.pop("scanners")
 DEFAULT, MINIMAL = SETS["twilio-openai"], SETS["minimal"]
 IDENTITY = frozenset("via from to call-id cseq contact max-forwards record-route route content-length".split())
 
@@ -40,7 +41,9 @@ def test_names() -> None:
     assert set(SETS) == {"minimal", "twilio-openai"}
 
 
-@pytest.mark.parametrize("rule", [rule for one in SETS.values() for rule in one.rules], ids=lambda rule: rule.step)
+@pytest.mark.parametrize(
+    "rule", [rule for one in (*SETS.values(), SCREENING) for rule in one.rules], ids=lambda rule: rule.step
+)
 def test_every_rule_says_why(rule: object) -> None:
     assert len(getattr(rule, "why", "")) > 40
 
