@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from proxy.b2bua.admission import admits, check_invite, check_require
 from proxy.b2bua.attempt import Attempt
@@ -19,10 +20,11 @@ from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.b2bua.screening import THIS_HOST, Screening
+from proxy.rewrite.engine import RuleSet
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Request, Response
-from proxy.sip.parser import MalformedMessage, check_request, parse_message
+from proxy.sip.parser import MalformedMessage, check_request, check_response, parse_message
 from proxy.sip.respond import make_response
 from proxy.transaction.server import ServerTransaction
 
@@ -115,6 +117,19 @@ class Stack:
         if due is not None:
             self._screening.gate.lag(now - due, now)
         timers.run(now)
+
+    def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
+        """Use other rule sets for new calls; calls in progress keep those that they began with.
+
+        The caller has checked that every name that the configuration uses is there.
+        """
+        self.config = self._core.config = replace(self.config, rules=rules, default_rules=default_rules)
+        versions = {name: rule_set.version for name, rule_set in rules.items()}
+        self._core.record("rules-reloaded", now, "", {"rules": versions, "default_rules": default_rules})
+
+    def rules_failed(self, problems: Sequence[str], now: float) -> None:
+        """Record that rule sets could not be read again; the old ones stay."""
+        self._core.record("rules-reload-failed", now, "", {"problems": list(problems)})
 
     def set_draining(self, on: bool) -> None:
         """Refuse new calls with 503 and Retry-After, or take them again; calls in progress go on."""
@@ -270,11 +285,7 @@ class Stack:
 
     def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
         try:
-            _ = response.via, response.cseq, response.call_id, response.to, response.from_
-            # Several Via values: meant for someone else (RFC 3261 section 8.1.3.3). A broken Contact is no reason to
-            # drop a 2xx: the session behind it has to be ended.
-            if len(response.values("via")) > 1 or response.holds_nul:
-                raise SipError(400, "More than one Via, or a NUL")
+            check_response(response)
         except SipError as error:
             self.dropped += 1
             self._core.record("dropped", now, "", {"flow": flow, "why": error.reason})

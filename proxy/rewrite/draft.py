@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.audit.records import Change
 from proxy.sdp.editor import Editor
 from proxy.sdp.offer_answer import map_answer
@@ -9,6 +11,8 @@ from proxy.sdp.session import Session
 from proxy.sip.message import Header, Message, Request, Response
 
 __all__ = ["Draft"]
+
+_BREAKS: Final = frozenset("\r\n\x00")
 
 
 class Draft:
@@ -72,18 +76,20 @@ class Draft:
         return [at for at, item in enumerate(self.headers) if item.key == key]
 
     def set_uri(self, uri: str) -> None:
-        """Set the Request-URI."""
+        """Set the Request-URI. Raises ValueError for a line break or NUL in it."""
         if uri != self.uri:
             self.uri = uri
             self._set_start_line(f"{self.method} {uri} SIP/2.0")
 
     def set_status(self, status: int, reason: str) -> None:
-        """Set status code and reason phrase of a response."""
+        """Set status code and reason phrase of a response. Raises ValueError for a line break or NUL in it."""
         if (status, reason) != (self.status, self.reason):
             self.status, self.reason = status, reason
             self._set_start_line(f"SIP/2.0 {status} {reason}")
 
     def _set_start_line(self, line: str) -> None:
+        if not _BREAKS.isdisjoint(line):
+            raise ValueError("line break or NUL in a start line")
         if line != self.start_line:
             self.changes.append(Change(self.step, "start-line", 0, self.start_line, line))
             self.start_line = line
