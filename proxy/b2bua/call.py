@@ -12,7 +12,7 @@ from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import (
     add_early_answer,
     contact_line,
-    hide_challenge,
+    hide_own_refusal,
     map_message,
     via_line,
     withhold_early_media,
@@ -252,7 +252,7 @@ class Call:
         except SdpError:
             self._refuse(response.status, response.reason, now, why)
             return
-        if hide_challenge(draft):
+        if hide_own_refusal(draft):
             draft.append(reason_header(response.status, response.reason))
         status, reason = draft.status, draft.reason
         self.invite.relay_refusal(draft, now)

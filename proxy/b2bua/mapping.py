@@ -23,7 +23,7 @@ __all__ = [
     "crossing_from",
     "crossing_referred_by",
     "crossing_to",
-    "hide_challenge",
+    "hide_own_refusal",
     "map_message",
     "target_uri",
     "via_line",
@@ -144,13 +144,24 @@ def _with_host(address: NameAddr, host: str, params: str) -> str:
     return f"{display}<sip:{user}{host}>{params}"
 
 
-def hide_challenge(draft: Draft) -> bool:
-    """Make a 403 of a challenge that we could not answer: it was put to us, and the other leg has nothing to do with
-    it; without its challenge a 401 or 407 would be malformed (RFC 3261 section 22). True when it was one."""
-    if draft.status not in (401, 407):
+_ABOUT_US: Final = {
+    401: (403, "Forbidden"),
+    407: (403, "Forbidden"),
+    420: (500, "Server Internal Error"),
+    421: (500, "Server Internal Error"),
+    422: (500, "Server Internal Error"),
+}
+
+
+def hide_own_refusal(draft: Draft) -> bool:
+    """Give a refusal that is about what we said, not the other leg, a status that means something there: a challenge,
+    or what we support and require. It would be malformed without the header fields that don't cross (RFC 3261
+    sections 21.4 and 22, RFC 4028 section 6). True when it was one."""
+    status = _ABOUT_US.get(draft.status)
+    if status is None:
         return False
-    draft.step = "builtin:credentials"
-    draft.set_status(403, "Forbidden")
+    draft.step = "builtin:own-refusal"
+    draft.set_status(*status)
     return True
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import ByeUser, Leg
-from proxy.b2bua.mapping import contact_line, hide_challenge, map_message
+from proxy.b2bua.mapping import contact_line, hide_own_refusal, map_message
 from proxy.b2bua.refer import record_refer
 from proxy.dialog.session_timer import SessionTerms, accept_terms, answered_terms
 from proxy.rewrite.draft import Draft
@@ -154,7 +154,7 @@ class Relay:
         elif self._rack:
             extra = (header("RAck", self._rack),)
         try:
-            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange, extra)
+            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange, now, extra)
         except (RuleReject, SdpError, SipError) as error:
             self._finish(now, getattr(error, "status", 488), getattr(error, "reason", str(error)))
             return
@@ -237,12 +237,12 @@ class Relay:
         draft = Draft(response)
         assert call.attempt is not None
         try:
-            call.attempt.rules.apply(draft, call.attempt.context(B_TO_A if peer.place == "b" else A_TO_B))
+            call.attempt.apply_rules(draft, B_TO_A if peer.place == "b" else A_TO_B, now)
             if status < 300:
                 self.exchange.cross(draft, response.body)
             if leg.origin is not None:
                 leg.origin.keep(draft)
-            hide_challenge(draft)
+            hide_own_refusal(draft)
         except (RuleReject, SdpError) as error:
             if status >= 200:
                 if invite and status < 300:

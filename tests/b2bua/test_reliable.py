@@ -70,7 +70,8 @@ def test_target_that_insists_gets_it_though_the_caller_has_it_not(bench: Bench) 
     assert "100rel" in (bench.invites[-1].get("supported") or "")
     bench.respond(421, extra=NEEDS)
     assert len(bench.invites) == 2
-    assert bench.last_response.status == 421
+    assert bench.last_response.status == 500
+    assert (bench.last_response.get("reason") or "").startswith("SIP;cause=421")
 
 
 # End to end
