@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.b2bua.config import Target
 from proxy.b2bua.core import AVOID_S, Core
 from proxy.b2bua.credentials import DigestClient
+from proxy.b2bua.decisions import apply_rules, rule_context
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.given_up import GivenUp
 from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Challenged, Leg, ack_and_bye
@@ -146,19 +147,12 @@ class Attempt:
 
     def context(self, direction: str) -> Context:
         """What rules may know when they work for this attempt."""
-        config = self.core.config
         flow = self.call.leg_a.flow if direction == A_TO_B else self.flow or self.call.leg_a.flow
-        return Context(
-            direction,
-            call_id=self.call.id,
-            attempt=self.number,
-            local_host=config.public_address,
-            target_host=self.target.uri.host,
-            codecs=config.codecs,
-            crypto_suites=config.crypto_suites,
-            transport=flow.transport,
-            source=flow.remote[0],
-        )
+        return rule_context(self.call, direction, self.number, self.target, flow)
+
+    def apply_rules(self, draft: Draft, direction: str, now: float) -> None:
+        """Apply the rules of this attempt to a message on its way. Raises RuleReject."""
+        apply_rules(self.call, self.rules, draft, self.context(direction), now)
 
     def on_flow(self, flow: Flow, now: float) -> None:
         """The target can be reached: build the INVITE and send it."""
@@ -169,9 +163,9 @@ class Attempt:
         self.summary["flow"] = str(flow)
         self.exchange = Exchange()
         try:
-            draft = self._draft(flow)
+            draft = self._draft(flow, now)
         except RuleReject as reject:
-            self._fail(Outcome("own", reject.status, reject.reason), now, reject.rule)
+            self._fail(Outcome("own", reject.status, reject.reason, headers=reject.headers), now, reject.rule)
             return
         except SdpError as error:
             self._fail(Outcome("own", 488, error.reason), now, "builtin:sdp")
@@ -242,11 +236,11 @@ class Attempt:
             self._hop_timer.cancel()
             self._hop_timer = None
 
-    def _draft(self, flow: Flow) -> Draft:
+    def _draft(self, flow: Flow, now: float) -> Draft:
         """The INVITE for the target: the original, through the rules, then with an identity of its own."""
         original = self.call.original
         draft = Draft(original)
-        self.rules.apply(draft, self.context(A_TO_B))
+        self.apply_rules(draft, A_TO_B, now)
         self.exchange.cross(draft, original.body)
         core, target = self.core, self.target.uri
         draft.step = "builtin:target"

@@ -7,6 +7,7 @@ from proxy.b2bua.attempt import Attempt, max_forwards_line
 from proxy.b2bua.caller_invite import CallerInvite, reason_header
 from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
+from proxy.b2bua.decisions import decide_call
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import (
@@ -52,7 +53,9 @@ class Call:
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
         referred: for the leg that a REFER was relayed to and its CSeq number there, the one that it came with.
+        retry: the retry policy. rule_sets: all rule sets by name, as they were when the call began.
         state: "trying", "answered" or "ended".
+        tags: what rules have tagged the call with.
     """
 
     __slots__ = (
@@ -71,8 +74,11 @@ class Call:
         "leg_b",
         "original",
         "referred",
+        "retry",
+        "rule_sets",
         "started",
         "state",
+        "tags",
         "trunk",
     )
 
@@ -89,6 +95,9 @@ class Call:
         self.trunk = trunk
         self._targets = targets
         self._rules = rules
+        self.rule_sets = core.config.rules
+        self.retry = core.config.retry
+        self.tags: list[str] = []
         self.started = now
         self.answered_at = 0.0
         self.state = "trying"
@@ -118,9 +127,27 @@ class Call:
         """Answer 100 at once and begin the first attempt."""
         self.core.record("call-start", now, self.id, self._facts(), "a")
         self.core.record_message(now, self.id, "a", "in", self.leg_a.flow, self.original)
+        refusal = self._decide()
+        if refusal is not None and refusal.silent:
+            self.invite.tx.forget(now)
+            self._end(now, refusal.status, "Dropped", "refused", refusal.rule)
+            return
         self.invite.trying(now)
         self.leg_a.settle_flow()
-        self._begin_attempt(plan_for(self.core.config.retry, 1), now)
+        if refusal is None:
+            self._begin_attempt(plan_for(self.retry, 1), now)
+        else:
+            self._refuse(refusal.status, refusal.reason, now, refusal.rule, refusal.headers)
+
+    def _decide(self) -> RuleReject | None:
+        """Have the rules route the call and plan its attempts, if any of them does; what they refuse it with."""
+        rules = self.rule_sets[plan_for(self.retry, 1).rules or self._rules]
+        if rules.decides:
+            try:
+                self._targets, self.retry = decide_call(self, rules, self._targets, self.retry)
+            except RuleReject as reject:
+                return reject
+        return None
 
     def _facts(self) -> dict[str, object]:
         request = self.original
@@ -137,10 +164,10 @@ class Call:
 
     def _begin_attempt(self, plan: AttemptPlan, now: float) -> None:
         config = self.core.config
-        policy = config.retry
+        policy = self.retry
         number = self.attempt_number + 1
         target = config.targets[plan.target] if plan.target else self._targets[0]
-        rules = config.rules[plan.rules or self._rules]
+        rules = self.rule_sets[plan.rules or self._rules]
         self.attempt = Attempt(self.core, self, number, target, rules, now)
         self._outcomes.append(self.attempt.summary)
         self.attempt.start(now, _limit_s(policy, number, now - self.started))
@@ -156,7 +183,7 @@ class Call:
         exchange = attempt.exchange if owed is not None or attempt.exchange.offered else Exchange()
         branch = (attempt.number, response.to.tag or "")
         try:
-            attempt.rules.apply(draft, attempt.context(B_TO_A))
+            attempt.apply_rules(draft, B_TO_A, now)
             if draft.has_sdp() and not self.invite.may_hear(branch):
                 withhold_early_media(draft)
             exchange.cross(draft, response.body)
@@ -179,7 +206,7 @@ class Call:
             if session and not response.body:
                 add_early_answer(draft, session)
                 response_body = session
-            attempt.rules.apply(draft, attempt.context(B_TO_A))
+            attempt.apply_rules(draft, B_TO_A, now)
             exchange.cross(draft, response_body)
         except (RuleReject, SdpError, SipError) as error:
             reason = getattr(error, "reason", str(error))
@@ -216,7 +243,7 @@ class Call:
             self.core.health.failed(attempt.target.name, now)
             if len(self._targets) > 1 and self._targets[0] is attempt.target:
                 self._targets.append(self._targets.pop(0))
-        decision = decide(self.core.config.retry, outcome, attempt.number, elapsed, self.core.random)
+        decision = decide(self.retry, outcome, attempt.number, elapsed, self.core.random)
         if isinstance(decision, Retry):
             attempt.summary["next"] = f"retry in {decision.delay_s:.3f} s"
             plan = decision.plan
@@ -237,7 +264,7 @@ class Call:
             return
         attempt.summary["next"] = decision
         if response is None:
-            self._refuse(outcome.status, outcome.reason, now, decision)
+            self._refuse(outcome.status, outcome.reason, now, decision, outcome.headers)
         else:
             self._refuse_as(attempt, response, now, decision)
 
@@ -245,7 +272,7 @@ class Call:
         """Give the target's refusal to the caller, with its own status and reason phrase, and a Reason header."""
         draft = Draft(response)
         try:
-            attempt.rules.apply(draft, attempt.context(B_TO_A))
+            attempt.apply_rules(draft, B_TO_A, now)
         except RuleReject as reject:
             self._refuse(reject.status, reject.reason, now, why)
             return
@@ -258,9 +285,11 @@ class Call:
         self.invite.relay_refusal(draft, now)
         self._end_refused(status, reason, now, why)
 
-    def _refuse(self, status: int, reason: str, now: float, why: str = "") -> None:
+    def _refuse(
+        self, status: int, reason: str, now: float, why: str = "", headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         """Refuse the caller's INVITE ourselves."""
-        self.invite.refuse(status, reason, now)
+        self.invite.refuse(status, reason, now, headers)
         self._end_refused(status, reason, now, why)
 
     def _end_refused(self, status: int, reason: str, now: float, why: str) -> None:
@@ -397,7 +426,7 @@ class Call:
 
         def send(flow: Flow, now: float) -> None:
             try:
-                request, changes = self.crossed_request(ack, leg, exchange, seq=seq)
+                request, changes = self.crossed_request(ack, leg, exchange, now, seq=seq)
             except (RuleReject, SdpError, SipError) as error:
                 self.hang_up(now, 488, getattr(error, "reason", str(error)))
                 return
@@ -411,6 +440,7 @@ class Call:
         message: Request,
         to_leg: Leg,
         exchange: Exchange | None,
+        now: float,
         extra: tuple[Header, ...] = (),
         seq: int | None = None,
     ) -> tuple[Request, list[Change]]:
@@ -422,7 +452,7 @@ class Call:
         draft = Draft(message)
         attempt, core, dialog, flow = self.attempt, self.core, to_leg.dialog, to_leg.flow
         assert attempt is not None
-        attempt.rules.apply(draft, attempt.context(A_TO_B if to_leg.place == "b" else B_TO_A))
+        attempt.apply_rules(draft, A_TO_B if to_leg.place == "b" else B_TO_A, now)
         if exchange is not None:
             exchange.cross(draft, message.body)
         if to_leg.origin is not None:
@@ -530,6 +560,7 @@ class Call:
             setup_s=round(self.answered_at - self.started, 6) if answered else None,
             talk_s=round(now - self.answered_at, 6) if answered else None,
             attempts=self._outcomes,
+            tags=self.tags,
         )
         self.core.record("call-end", now, self.id, fields, "", self.attempt_number)
 

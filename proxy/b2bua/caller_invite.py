@@ -114,11 +114,11 @@ class CallerInvite:
         self._record(response, draft, now)
         self.tx.respond(response, now)
 
-    def refuse(self, status: int, reason: str | None, now: float) -> None:
+    def refuse(self, status: int, reason: str | None, now: float, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Refuse the INVITE ourselves."""
         self._stop()
         extra = reason_header(status, reason or "")
-        self._leg.reply(self.tx, status, now, reason, ((extra.name, extra.value),))
+        self._leg.reply(self.tx, status, now, reason, ((extra.name, extra.value), *headers))
 
     def abandon(self, now: float) -> None:
         """End the transaction though the caller can't be told: its connection is gone."""

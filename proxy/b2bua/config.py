@@ -151,6 +151,7 @@ class StackConfig:
         relay_early_media: whether a provisional response keeps its SDP; else the caller gets a plain 180.
         max_calls: calls in progress above which INVITEs get 503.
         limits: what else may be used up.
+        rule_settings: values that rules name as `{setting.NAME}`.
         screen_rules: the rule set that turns requests away before they become a call; "" for none.
         retry_after_s: the Retry-After that such a 503 carries.
         user_agent: the User-Agent and Server value.
@@ -183,6 +184,7 @@ class StackConfig:
     max_calls: int = 10_000
     limits: Limits = field(default_factory=Limits)
     screen_rules: str = ""
+    rule_settings: Mapping[str, str] = field(default_factory=dict)
     retry_after_s: int = 5
     user_agent: str = "Trunkline"
     call_id_header: str = "X-Trunkline-Call-ID"

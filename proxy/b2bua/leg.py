@@ -252,7 +252,7 @@ class Leg:
                 self.digest,
                 lambda now: self.send_bye(now, extra, crossing),
             )
-            request, changes = self._bye_request(extra, crossing)
+            request, changes = self._bye_request(extra, crossing, now)
             self.core.record_message(
                 now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
             )
@@ -260,11 +260,13 @@ class Leg:
 
         self.with_flow(send, now)
 
-    def _bye_request(self, extra: tuple[Header, ...], crossing: Request | None) -> tuple[Request, list[Change] | None]:
+    def _bye_request(
+        self, extra: tuple[Header, ...], crossing: Request | None, now: float
+    ) -> tuple[Request, list[Change] | None]:
         """Our BYE; one that can't cross (a rule refuses it, its body is broken) is replaced by one of our own."""
         if crossing is not None:
             try:
-                return self.call.crossed_request(crossing, self, None)
+                return self.call.crossed_request(crossing, self, None, now)
             except (RuleReject, SdpError, SipError):
                 extra = tuple([header("Reason", value) for value in crossing.get_all("reason")])
         own = (*extra, *self.core.capabilities[1:], *self.credentials("BYE"))

@@ -20,12 +20,14 @@ class Outcome:
         status: the status for the caller if nothing else follows.
         reason: its reason phrase.
         retry_after_s: the target's Retry-After, or None.
+        headers: names and values of header fields for the caller, where we refuse the call ourselves.
     """
 
     kind: str
     status: int
     reason: str
     retry_after_s: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,12 @@ class Screening:
         gate: the limits that change with time.
     """
 
-    __slots__ = ("_admitted", "_core", "_peers", "_rules", "gate")
+    __slots__ = ("_admitted", "_core", "_peers", "gate")
 
     def __init__(self, core: Core) -> None:
         config = core.config
         self._core = core
         self.gate = Gate(config.limits)
-        self._rules = config.rules[config.screen_rules] if config.screen_rules else None
         self._admitted: dict[tuple[str, str], bool] = {}
         self._peers: dict[str, None] = {}
 
@@ -103,21 +102,25 @@ class Screening:
 
     def wanted(self, request: Request, flow: Flow, now: float) -> bool:
         """What the screening rules say of a request outside of calls. Raises SipError."""
-        if self._rules is None:
-            return True
         core = self._core
+        config = core.config
+        if not config.screen_rules:
+            return True
+        trunk = trunk_of(config, flow)
         context = Context(
             A_TO_B,
             attempt=0,
-            local_host=core.config.public_address,
+            local_host=config.public_address,
             transport=flow.transport,
             source=flow.remote[0],
+            trunk="" if trunk is None else trunk.name,
+            settings=config.rule_settings,
         )
         try:
-            self._rules.apply(Draft(request), context)
+            config.rules[config.screen_rules].apply(Draft(request), context)
         except RuleReject as reject:
             if not reject.silent:
-                raise SipError(reject.status, reject.reason) from reject
+                raise SipError(reject.status, reject.reason, reject.headers) from reject
             fields: dict[str, object] = {"flow": flow, "why": reject.rule, "method": request.method}
             core.record("dropped", now, "", fields)
             return False

@@ -96,6 +96,12 @@ class ServerTransaction:
             event = Event.FAILURE
         self.step(event, response, self.flow, now)
 
+    def forget(self, now: float) -> None:
+        """End without any answer; a copy of the request will be a new one."""
+        self.state = State.TERMINATED
+        self._stop(None, self.flow, now)
+        self._layer.forget_server(self)
+
     def step(self, event: str, message: Message | None, flow: Flow, now: float) -> None:
         """Do what the table says for an event in this state; `flow` is where the message came in. For the layer."""
         row = self._rows[self.state].get(event)
