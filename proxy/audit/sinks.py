@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
-import orjson
 import structlog
 
-from proxy.audit.records import Change, Event
-from proxy.audit.redact import Redaction, Redactor, mask_number
+from proxy.audit.plain import dump_line, plain, timestamp
+from proxy.audit.records import Event
+from proxy.audit.redact import Redaction, Redactor
 from proxy.audit.writer import LineWriter
 
 __all__ = ["LEVELS", "JsonLinesSink", "LineWriter", "Sink", "configure_logs", "timestamp"]
@@ -28,8 +27,6 @@ _EVENT_LEVEL: Final = {
 }
 _FLOOD_PER_S: Final = 20
 _FLOOD_KINDS: Final = frozenset(("refused", "dropped"))
-_READABLE: Final = frozenset(("call_id", "branch", "tag", "id", "token", "rules", "target", "method", "step"))
-_NUMBERS: Final = frozenset(("from", "to", "caller", "called", "number", "user", "diversion"))
 
 
 class Sink(Protocol):
@@ -84,7 +81,7 @@ class JsonLinesSink:
         record = self._record(event, level)
         if suppressed:
             record["suppressed"] = suppressed
-        self._writer.write(_dump(record))
+        self._writer.write(dump_line(record))
 
     def _record(self, event: Event, level: str) -> dict[str, object]:
         record: dict[str, object] = {
@@ -99,7 +96,7 @@ class JsonLinesSink:
         if event.attempt:
             record["attempt"] = event.attempt
         for name, value in event.fields.items():
-            record[name if name not in record else f"{name}_"] = _plain(name, value, self._redactor)
+            record[name if name not in record else f"{name}_"] = plain(name, value, self._redactor)
         return record
 
     def close(self) -> None:
@@ -147,73 +144,6 @@ class _WallClock:
         return moment + self._offset
 
 
-def timestamp(unix_time: float) -> str:
-    """A moment as RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _plain(name: str, value: object, redactor: Redactor) -> object:
-    """A field's value as JSON can hold it, masked."""
-    match value:
-        case None | bool() | int() | float():
-            return value
-        case str():
-            return _text(name, value, redactor)
-        case bytes():
-            return redactor.text(value.decode("utf-8", "backslashreplace"))
-        case Change():
-            return {
-                "step": value.step,
-                "part": value.part,
-                "index": value.index,
-                "before": _line(value.before, redactor),
-                "after": _line(value.after, redactor),
-            }
-        case Mapping():
-            return {str(key): _plain(str(key), item, redactor) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(name, item, redactor) for item in value]
-        case _:
-            serialize: Callable[[], bytes] | None = getattr(value, "serialize", None)
-            if serialize is not None:
-                return redactor.text(serialize().decode("utf-8", "backslashreplace"))
-            return _text(name, str(value), redactor)
-
-
-def _text(name: str, value: str, redactor: Redactor) -> str:
-    if name in _READABLE:
-        return value
-    if name in _NUMBERS and redactor.settings.mask_numbers and value.lstrip("+").isdigit():
-        return mask_number(value)
-    return redactor.text(value)
-
-
-def _line(line: str | None, redactor: Redactor) -> str | None:
-    return None if line is None else redactor.line(line)
-
-
-def _dump(record: Mapping[str, object]) -> bytes:
-    """One line of JSON. Bytes that are not UTF-8 (surrogates in text) are written as `\\xNN`."""
-    try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        return orjson.dumps(_valid(record), option=orjson.OPT_APPEND_NEWLINE, default=str)
-
-
-def _valid(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        case Mapping():
-            return {_valid(str(key)): _valid(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_valid(item) for item in value]
-        case int() if not -(2**63) <= value < 2**64:
-            return str(value)
-        case _:
-            return value
-
-
 class _LogLines:
     """What structlog writes to: finished lines."""
 
@@ -244,8 +174,8 @@ def configure_logs(writer: LineWriter, level: str = "info", redaction: Redaction
         }
         for name, value in fields.items():
             if name not in record:
-                record[name] = _plain(name, value, redactor)
-        return _dump(record)
+                record[name] = plain(name, value, redactor)
+        return dump_line(record)
 
     processors: Iterable[Any] = (
         structlog.contextvars.merge_contextvars,
