@@ -73,6 +73,21 @@ class Script:
     def flow_in_use(self, flow: Flow) -> bool:
         return False
 
+    def may_connect(self, flow: Flow) -> bool:
+        return True
+
+    def tables(self, now: float | None = None) -> dict[str, int]:
+        return {"calls": self.calls_in_progress}
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    def start(self, now: float) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
     def resolved(self, token: int, hops: list[Hop], now: float) -> None:
         self._note("resolved", token, hops)
 
@@ -345,7 +360,7 @@ def test_signal_drains_and_stops(number: signal.Signals) -> None:
 
     script, logs = life(act)
     assert script.notes == [("draining", True)]
-    assert [line["event"] for line in logs] == ["listening", "started", "draining", "stopped"]
+    assert [line["event"] for line in logs] == ["listening", "started", "draining", "tables", "stopped"]
 
 
 def test_calls_that_do_not_end_are_hung_up() -> None:
@@ -355,7 +370,7 @@ def test_calls_that_do_not_end_are_hung_up() -> None:
 
     script, logs = life(act, drain_s=0.1)
     assert script.notes == [("draining", True), ("hang_up", "Shutting down")]
-    assert [line["event"] for line in logs][-3:] == ["draining", "hanging-up", "stopped"]
+    assert [line["event"] for line in logs][-4:] == ["draining", "hanging-up", "tables", "stopped"]
 
 
 def test_second_signal_does_not_wait() -> None:
@@ -387,6 +402,21 @@ def test_hangup_signal_reloads_and_a_failing_hook_is_logged() -> None:
 
     _, logs = life(act, on_reload=hook)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["reload-failed"]
+
+
+def test_user_signal_logs_the_size_of_every_table() -> None:
+    async def act(runtime: Runtime, script: Script) -> None:
+        script.calls_in_progress = 2
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.05)
+        script.calls_in_progress = 0
+        runtime.request_stop()
+
+    _, logs = life(act)
+    first, last = [line for line in logs if line["event"] == "tables"]
+    assert (first["tables"]["calls"], last["tables"]["calls"]) == (2, 0)
+    assert {"connections_in", "connections_out", "handshakes", "udp_flows", "resolving"} <= first["tables"].keys()
+    assert first["memory_bytes"] > 1_000_000
 
 
 def test_fault_of_a_callback_is_logged_and_the_process_goes_on() -> None:
