@@ -92,6 +92,10 @@ class SessionKeeper:
         if not terms.we_refresh or now >= self._expires():
             self._leg.call.hang_up(now, 408, "Session expired")
             return
+        if self._leg.busy:
+            # A re-INVITE that is under way refreshes the session too.
+            self._schedule(min(now + _AGAIN_S, self._expires()))
+            return
         self._schedule(self._expires())
         self._refresh(now)
 

@@ -163,7 +163,7 @@ class Relay:
             self._sent_sdp = request.body
         call.core.record_message(now, call.id, self.peer.side, "out", flow, request, call.attempt_number, changes)
         self._tx_out = call.core.layer.send_request(request, flow, self, now)
-        if self.tx.method == "INVITE":
+        if self.tx.method == "INVITE" and not self.tx.last_status:
             self.leg.reply(self.tx, 100, now)
 
     def on_cancel(self, tx: ServerTransaction, now: float) -> None:

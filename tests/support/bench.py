@@ -260,7 +260,7 @@ class Bench:
         others with 2, unless told otherwise."""
         to = "<sip:+15550100001@198.51.100.1>"
         if method != "CANCEL":
-            for message in self.to_caller:
+            for _, _, message in self.wire:
                 if isinstance(message, Response) and message.get("call-id") == call_id and message.to.tag:
                     to = message.get("to") or ""
         number = cseq if cseq is not None else (1 if method in ("ACK", "CANCEL") else 2)
@@ -327,7 +327,10 @@ class Bench:
         flow: Flow | None = None,
     ) -> str:
         """A request of the target in the call that it answered last."""
-        invite = next(one for one in reversed(self.invites) if one.to.tag is None)
+        sent = [message for _, flow, message in self.wire if flow.remote[0] == TARGET[0]]
+        invite = next(
+            one for one in reversed(sent) if isinstance(one, Request) and one.method == "INVITE" and one.to.tag is None
+        )
         branch = branch or self.branch()
         headers = [
             f"Via: SIP/2.0/{self.transport.upper()} 203.0.113.5:5060;branch={branch}",
