@@ -9,8 +9,9 @@ from proxy.b2bua.core import AVOID_S, Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.decisions import apply_rules, rule_context
 from proxy.b2bua.exchange import Exchange
+from proxy.b2bua.farewell import Farewell
 from proxy.b2bua.given_up import GivenUp
-from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Challenged, Leg, ack_and_bye
+from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Challenged, Leg
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
 from proxy.b2bua.reliable import Owed, rseq_of
 from proxy.b2bua.retry import Outcome
@@ -121,7 +122,7 @@ class Attempt:
         self._cseq = 1
         self._rseq: dict[str, int] = {}
         self._early: dict[str, Leg] = {}
-        self._unwanted: dict[str, bytes] = {}
+        self._unwanted: dict[str, Farewell] = {}
         reliable = core.config.reliable
         self._reliable = reliable == "always" or (reliable == "auto" and call.invite.wants_reliable)
         if not call.original.body and not (call.invite.wants_reliable and core.config.relay_early_media):
@@ -299,8 +300,7 @@ class Attempt:
         assert request is not None
         tag = response.to.tag or ""
         if tag in self._unwanted:
-            if not flow.closed:
-                self.core.send(flow, self._unwanted[tag])
+            self._unwanted[tag].say(now)
         elif leg is not None and leg.dialog.remote_tag == tag:
             leg.repeat_ack(request.cseq.number, now)
         elif leg is not None or not self.wanted or self.ended:
@@ -322,9 +322,10 @@ class Attempt:
         if leg is not None:
             seq = leg.dialog.local_seq
             leg.close()
-        core, digest = self.core, self._digest
-        ack = ack_and_bye(core, self.call.id, self.number, self.request, response, flow, why, now, seq, digest=digest)
-        self._unwanted[tag] = ack
+        farewell = self._unwanted[tag] = Farewell(
+            self.core, self.call.id, self.number, self.request, response, flow, why, seq, digest=self._digest
+        )
+        farewell.say(now)
 
     def _on_progress(self, response: Response, flow: Flow, now: float) -> None:
         self.progressed = True

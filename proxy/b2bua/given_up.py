@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from proxy.b2bua.core import Core
-from proxy.b2bua.leg import ByeUser, ack_and_bye
+from proxy.b2bua.farewell import Farewell
+from proxy.b2bua.leg import ByeUser
 from proxy.sip.message import Response
 from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.timers import Timer
@@ -17,14 +18,14 @@ class GivenUp:
     A late provisional response is answered by a CANCEL (RFC 3261 section 9.1), a late 2xx by ACK and BYE.
     """
 
-    __slots__ = ("_acks", "_call_id", "_core", "_guard", "_number")
+    __slots__ = ("_call_id", "_core", "_guard", "_number", "_unwanted")
 
     def __init__(self, core: Core, call_id: str, number: int) -> None:
         self._core = core
         self._call_id = call_id
         self._number = number
         self._guard: Timer | None = None
-        self._acks: dict[str, bytes] = {}
+        self._unwanted: dict[str, Farewell] = {}
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """A response after all."""
@@ -36,13 +37,12 @@ class GivenUp:
             return
         if response.status >= 200:
             tag = response.to.tag or ""
-            if tag not in self._acks:
-                seq = tx.request.cseq.number
-                why = "Another address was taken"
-                ack = ack_and_bye(core, self._call_id, self._number, tx.request, response, flow, why, now, seq)
-                self._acks[tag] = ack
-            elif not flow.closed:
-                core.send(flow, self._acks[tag])
+            farewell = self._unwanted.get(tag)
+            if farewell is None:
+                seq, why = tx.request.cseq.number, "Another address was taken"
+                farewell = Farewell(core, self._call_id, self._number, tx.request, response, flow, why, seq)
+                self._unwanted[tag] = farewell
+            farewell.say(now)
         elif self._guard is None:
             cancel = make_cancel(tx.request)
             core.record_message(now, self._call_id, "b", "out", flow, cancel, self._number)

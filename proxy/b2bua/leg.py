@@ -19,6 +19,7 @@ from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Message, Request, Response, header
 from proxy.sip.respond import make_response, marked_via_lines
+from proxy.sip.uri import Uri
 from proxy.transaction.client import ClientTransaction
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
@@ -26,12 +27,21 @@ from proxy.transaction.timers import Timer
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
 
-__all__ = ["ByeUser", "Challenged", "Leg", "ack_and_bye"]
+__all__ = ["ByeUser", "Challenged", "Leg", "way_to"]
 
 MAX_FORWARDS = header("Max-Forwards", "70")
 
 FlowAction = Callable[[Flow, float], None]
 FlowFailed = Callable[[str, float], None]
+
+
+def way_to(dialog: Dialog, lost: Flow) -> Uri:
+    """Where a peer is found anew whose connection is gone: by the book, and by the transport of that connection where
+    the URI names none. Raises SipError."""
+    uri = dialog.next_hop()
+    if lost.reliable and uri.scheme == "sip" and uri.param("transport") is None:
+        return uri.replace(params=(*uri.params, ("transport", lost.transport)))
+    return uri
 
 
 class Leg:
@@ -182,13 +192,11 @@ class Leg:
             action(flow, now)
             return
         try:
-            uri = self.dialog.next_hop()
+            uri = way_to(self.dialog, flow)
         except SipError as error:
             if failed is not None:
                 failed(error.reason, now)
             return
-        if flow.reliable and uri.scheme == "sip" and uri.param("transport") is None:
-            uri = uri.replace(params=(*uri.params, ("transport", flow.transport)))
         self.core.find_flow(uri, _Reopen(self, action, failed))
 
     def credentials(self, method: str) -> tuple[Header, ...]:
@@ -495,48 +503,3 @@ class Challenged(ByeUser):
         super().on_response(tx, response, now)
         if response.status >= 200 and self._digest is not None and self._digest.take(response):
             self._again(now)
-
-
-def ack_and_bye(
-    core: Core,
-    call_id: str,
-    attempt: int,
-    invite: Request,
-    response: Response,
-    flow: Flow,
-    why: str,
-    now: float,
-    seq: int,
-    *,
-    side: str = "b",
-    digest: DigestClient | None = None,
-) -> bytes:
-    """End a session that the target began though nobody wants it any more: ACK its 2xx, then BYE (RFC 3261 section
-    13.2.2.4). Nothing is left behind but the BYE's own transaction. Returns the ACK, for repetitions of the 2xx.
-
-    `seq` is the latest CSeq number that was used in the dialog, for there may have been PRACKs before the 2xx.
-    A 2xx whose Contact or Record-Route can't be understood is acknowledged at the INVITE's Request-URI.
-    """
-    try:
-        dialog = Dialog.as_uac(invite, response)
-    except SipError:
-        plain = [item for item in response.headers if item.key not in ("contact", "record-route")]
-        dialog = Dialog.as_uac(invite, Response(response.status, response.reason, plain))
-    dialog.local_seq = seq
-    reason = header("Reason", f'SIP;cause=487;text="{why}"')
-
-    def make(method: str, seq: int, *extra: Header) -> Request:
-        top = [via_line(flow, core.new_branch()), MAX_FORWARDS]
-        credentials = () if digest is None else digest.lines(method, dialog.request_lines()[0])
-        request = dialog.request(method, seq, top, (*extra, *credentials))
-        core.record_message(now, call_id, side, "out", flow, request, attempt)
-        return request
-
-    def bye(now: float) -> None:
-        user = Challenged(core, call_id, side, attempt, digest, bye)
-        core.layer.send_request(make("BYE", dialog.next_seq(), reason), flow, user, now)
-
-    data = make("ACK", invite.cseq.number).serialize()
-    core.send(flow, data)
-    bye(now)
-    return data
