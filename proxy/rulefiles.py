@@ -18,7 +18,16 @@ from proxy.rewrite.compiler import compile_rule_set
 from proxy.rewrite.engine import Include, RuleSet
 from proxy.rewrite.nodes import Node, NodeKind, Problem, Report, nearest
 
-__all__ = ["Problem", "RuleFileError", "link", "load_directory_or_files", "load_file", "load_text", "parse_tree"]
+__all__ = [
+    "Problem",
+    "RuleFileError",
+    "link",
+    "load_directory_or_files",
+    "load_file",
+    "load_text",
+    "parse_tree",
+    "rule_files",
+]
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 8 << 20
@@ -138,16 +147,22 @@ def _finish_includes(rule_set: RuleSet, above: tuple[str, ...], done: set[str]) 
     return problems
 
 
+def rule_files(path: Path) -> tuple[list[Path], list[Problem]]:
+    """The rule files that a path stands for: itself, or of a directory those in it, by name; and what is wrong."""
+    if not path.is_dir():
+        return [path], []
+    files = sorted([inner for inner in path.iterdir() if inner.suffix in _SUFFIXES and inner.is_file()])
+    if files:
+        return files, []
+    return [], [Problem(str(path), 0, 0, "", "holds no rule file", "files that end in .yaml or .yml")]
+
+
 def _files(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Path]:
     """Each file once, directories resolved to their rule files in order of names."""
     seen: set[Path] = set()
     for given in paths:
-        path = Path(given)
-        files = [path]
-        if path.is_dir():
-            files = sorted([inner for inner in path.iterdir() if inner.suffix in _SUFFIXES and inner.is_file()])
-            if not files:
-                problems.append(Problem(str(path), 0, 0, "", "holds no rule file", "files that end in .yaml or .yml"))
+        files, wrong = rule_files(Path(given))
+        problems += wrong
         for file in files:
             real = file.resolve()
             if real not in seen:

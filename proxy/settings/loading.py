@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from proxy.rewrite.engine import RuleSet
-from proxy.rulefiles import RuleFileError, load_file
+from proxy.rulefiles import RuleFileError, link, load_file, rule_files
 from proxy.settings.model import DEFAULT_RULES, NO_ADDRESS, NO_PROJECT, Settings
 from proxy.settings.sources import EnvironmentSource, FileSource, SettingsError, explain
 
@@ -52,7 +52,10 @@ def load_rules(settings: Settings) -> tuple[dict[str, RuleSet], str]:
     sets: dict[str, RuleSet] = {}
     default = settings.default_rules
     paths = [(path, False) for path in sorted(shipped_rules().glob("*.yaml"))]
-    paths += [(Path(text), True) for text in settings.rules]
+    for text in settings.rules:
+        files, wrong = rule_files(Path(text))
+        problems += [str(problem) for problem in wrong]
+        paths += [(path, True) for path in files]
     for path, given in paths:
         try:
             loaded = load_file(path)
@@ -62,6 +65,8 @@ def load_rules(settings: Settings) -> tuple[dict[str, RuleSet], str]:
         sets[loaded.name] = loaded
         if given and default is None:
             default = loaded.name
+    if not problems:
+        problems += [str(problem) for problem in link(sets)]
     if problems:
         raise SettingsError(problems)
     return sets, default or DEFAULT_RULES

@@ -87,11 +87,13 @@ class Settings(BaseSettings):
     refuse_strangers: bool = False
     """Whether others get 403 instead of silence."""
     rules: Words = ()
-    """Rule files beside the shipped ones; a set of the same name takes the place of a shipped one."""
+    """Rule files or directories beside the shipped ones; a set of the same name takes the place of a shipped one."""
     default_rules: str | None = None
     """Name of the rule set of the first attempt. Default: that of the first file in `rules`, else `twilio-openai`."""
     screen_rules: str = "scanners"
     """Name of the rule set that turns requests away before they become a call; empty for none."""
+    rule_settings: Mapping[str, str] = Field(default_factory=dict)
+    """Values that rules name as `{setting.NAME}`."""
     retry: RetrySection = RetrySection()
     tls: TlsSection = TlsSection()
     codecs: Words = ("PCMU", "PCMA", "telephone-event")
@@ -362,10 +364,12 @@ class Settings(BaseSettings):
             for where, name in wanted
             if name not in rules
         ]
+        targets = self.stack_targets()
+        problems += _unknown_in_rules(rules, list(targets), self.rule_settings)
         if problems:
             raise SettingsError(problems)
         return StackConfig(
-            targets=self.stack_targets(),
+            targets=targets,
             rules=rules,
             default_rules=default_rules,
             allow=self.networks(),
@@ -387,8 +391,22 @@ class Settings(BaseSettings):
             retry_after_s=self.limits.retry_after_s,
             limits=Limits(**{item.name: getattr(self.limits, item.name) for item in fields(Limits)}),
             screen_rules=self.screen_rules,
+            rule_settings=self.rule_settings,
             user_agent=self.user_agent,
         )
+
+
+def _unknown_in_rules(rules: Mapping[str, RuleSet], targets: Sequence[str], settings: Mapping[str, str]) -> list[str]:
+    """What rule sets ask for by name and nothing here has."""
+    problems: dict[str, None] = {}
+    for rule_set in rules.values():
+        asked = ((rule_set.targets, targets), (rule_set.sets, list(rules)), (rule_set.settings, list(settings)))
+        for places, known in asked:
+            for name, problem in places.items():
+                if name not in known:
+                    what = f"{problem}: {name}{nearest(name, known)} (known: {', '.join(known) or 'none'})"
+                    problems.setdefault(what)
+    return list(problems)
 
 
 def _ranges(texts: Sequence[str]) -> tuple[Network, ...]:
