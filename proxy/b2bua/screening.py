@@ -89,8 +89,9 @@ class Screening:
         if layer.find_server(request) is not None:
             return True
         source = flow.remote[0]
-        limit = self.gate.request(source, len(layer), now)
-        if not limit and method == "INVITE" and to.tag is None:
+        is_call = method == "INVITE" and to.tag is None
+        limit = self.gate.request(source, 0 if is_call else len(layer), now)
+        if is_call and not limit:
             limit = self.gate.invite(source, len(layer), now)
             if limit:
                 self._limit(limit, flow, method, now)
