@@ -12,7 +12,6 @@ from tests.b2bua.conftest import BenchMaker, finish
 from tests.support.bench import ANSWER, OFFER, Bench
 from tests.support.rules import shipped
 
-CALLS = st.integers(1, 3).map("call-{}".format)
 BODIES = st.sampled_from(["", OFFER, ANSWER, OFFER.replace("sendrecv", "sendonly"), "v=0\r\nm=audio", "no sdp"])
 PROVISIONAL = [100, 180, 183, 199]
 FINAL = [200, 200, 200, 202, 302, 400, 401, 403, 407, 408, 421, 422, 481, 486, 487, 488, 491, 500, 503, 603]
@@ -56,6 +55,7 @@ class Calls(RuleBasedStateMachine):
         caller_transport=st.sampled_from(["udp", "tcp"]),
         rules=st.booleans(),
         random=st.floats(0, 1, exclude_max=True),
+        first=st.sampled_from(["up", "up", "ringing", "none"]),
         options=st.fixed_dictionaries(
             {},
             optional={
@@ -69,50 +69,74 @@ class Calls(RuleBasedStateMachine):
         ),
     )
     def begin(
-        self, transport: str, caller_transport: str, rules: bool, random: float, options: dict[str, object]
+        self,
+        transport: str,
+        caller_transport: str,
+        rules: bool,
+        random: float,
+        first: str,
+        options: dict[str, object],
     ) -> None:
         if rules:
             options = {**options, "rules": (shipped(),)}
         make: BenchMaker = Bench
         self.bench = make(transport=transport, caller_transport=caller_transport, random=lambda: random, **options)
-        self.branches: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.last: dict[str, tuple[str, int]] = {}
         self.cseq = 1
         self.asked_by_target = 0
+        if first != "none":
+            self.invite(OFFER, "", "<sip:c@192.0.2.10:5060>", first == "up")
 
     # The caller
 
+    @precondition(lambda self: len(self.calls) < 4)
     @rule(
-        call=CALLS,
-        body=BODIES,
+        body=st.sampled_from([OFFER, OFFER, OFFER, "", "v=0\r\nm=audio"]),
         extra=st.sampled_from(
             ["", "Supported: 100rel, timer", "Require: 100rel", "Session-Expires: 600\nSupported: timer", "X-A: b"]
         ),
         contact=st.sampled_from(["<sip:c@192.0.2.10:5060>", "<sip:c@172.16.0.1>", "<sip:c@192.0.2.10:5099>", ""]),
+        goes_well=st.booleans(),
     )
-    def invite(self, call: str, body: str, extra: str, contact: str) -> None:
-        self.branches[call] = self.bench.invite(call_id=call, body=body, extra=extra, contact=contact, cseq=self.cseq)
+    def invite(self, body: str, extra: str, contact: str, goes_well: bool) -> None:
+        call = f"call-{len(self.calls)}"
+        self.calls.append(call)
+        self.cseq += 1
+        branch = self.bench.invite(call_id=call, body=body, extra=extra, contact=contact, cseq=self.cseq)
+        self.last[call] = (branch, self.cseq)
+        if goes_well and self.bench.invites:
+            self.accept()
+            self.bench.caller_request("ACK", call_id=call, cseq=self.cseq, body="" if body else ANSWER)
 
-    @rule(call=CALLS)
-    def cancel(self, call: str) -> None:
-        cseq = self._cseq_of(call)
-        self.bench.caller_request("CANCEL", branch=self.branches.get(call, ""), call_id=call, cseq=cseq)
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def repeat_invite(self, data: st.DataObject) -> None:
+        call = self.one_of(data)
+        self.bench.invite(call_id=call, cseq=self.last[call][1] + data.draw(st.integers(0, 1)))
 
-    @rule(call=CALLS, body=BODIES, latest=st.booleans())
-    def ack(self, call: str, body: str, latest: bool) -> None:
-        cseq = self.cseq if latest else self._cseq_of(call)
-        self.bench.caller_request("ACK", call_id=call, cseq=cseq, body=body)
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        call = self.one_of(data)
+        branch, cseq = self.last[call]
+        self.bench.caller_request("CANCEL", branch=branch, call_id=call, cseq=cseq)
 
-    @rule(call=CALLS)
-    def ack_of_a_failure(self, call: str) -> None:
-        branch = self.branches.get(call, "")
-        self.bench.caller_request("ACK", branch=branch, call_id=call, cseq=self._cseq_of(call))
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), body=BODIES, failure=st.booleans())
+    def ack(self, data: st.DataObject, body: str, failure: bool) -> None:
+        call = self.one_of(data)
+        branch, cseq = self.last[call]
+        self.bench.caller_request("ACK", branch=branch if failure else "", call_id=call, cseq=cseq, body=body)
 
-    @rule(call=CALLS, method=st.sampled_from(METHODS), body=BODIES, extra=ASKED)
-    def ask(self, call: str, method: str, body: str, extra: str) -> None:
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), method=st.sampled_from(METHODS), body=BODIES, extra=ASKED)
+    def ask(self, data: st.DataObject, method: str, body: str, extra: str) -> None:
+        call = self.one_of(data)
         self.cseq += 1
         branch = self.bench.caller_request(method, call_id=call, cseq=self.cseq, body=body, extra=extra)
         if method == "INVITE":
-            self.branches[call] = branch
+            self.last[call] = (branch, self.cseq)
 
     @precondition(lambda self: any(isinstance(message, Request) for message in self.bench.to_caller))
     @rule(data=st.data(), body=BODIES)
@@ -144,6 +168,13 @@ class Calls(RuleBasedStateMachine):
             self.bench.respond(
                 status, request=request, tag=tag, body=body, contact=contact, extra=extra, content_type=content_type
             )
+
+    @precondition(lambda self: self.bench.invites)
+    @rule()
+    def accept(self) -> None:
+        """As a good target does."""
+        self.bench.respond(180)
+        self.bench.respond(200, "OK", body=ANSWER)
 
     @precondition(lambda self: self.bench.invites)
     @rule(method=st.sampled_from([*METHODS, "ACK"]), body=BODIES, tag=st.sampled_from(["target", "fork"]), extra=ASKED)
@@ -188,12 +219,9 @@ class Calls(RuleBasedStateMachine):
             self.bench.unreachable = self.bench.hold_flows = False
             finish(self.bench)
 
-    def _cseq_of(self, call: str) -> int:
-        for message, _ in reversed(self.bench.received):
-            text = message.decode("utf-8", "replace")
-            if text.startswith("INVITE ") and f"Call-ID: {call}\r\n" in text:
-                return int(text.partition("CSeq: ")[2].split()[0])
-        return self.cseq
+    def one_of(self, data: st.DataObject) -> str:
+        """One of the calls, mostly the latest."""
+        return data.draw(st.sampled_from([*self.calls, self.calls[-1]]))
 
 
 Calls.TestCase.settings = settings(
