@@ -55,7 +55,7 @@ def admits(networks: tuple[Network, ...], address: str) -> bool:
 def check_invite(request: Request, config: StackConfig, calls: int, draining: bool) -> None:
     """Check whether an INVITE from outside a dialog can become a call.
 
-    Raises SipError: 483 at Max-Forwards 0, 420 for a required extension, 415 for a body that is no SDP, 422 for a
+    Raises SipError: 483 at Max-Forwards 0, 406 when the caller takes no SDP, 420 for a required extension, 415 for a body that is no SDP, 422 for a
     session interval that is too short, 503 with Retry-After when draining or full.
     """
     hops = request.get("max-forwards")
@@ -67,6 +67,8 @@ def check_invite(request: Request, config: StackConfig, calls: int, draining: bo
     encoding = request.get("content-encoding")
     if request.body and encoding is not None and encoding.lower() != "identity":
         raise SipError(415, "Unsupported Media Type", (("Accept-Encoding", "identity"),))
+    if not _takes_sdp(request):
+        raise SipError(406, "Not Acceptable")
     accept_terms(request, config.min_se_s, config.session_expires_s)
     retry_after = (("Retry-After", str(config.retry_after_s)),)
     if draining:
@@ -81,6 +83,14 @@ def check_require(request: Request) -> None:
     unknown = [tag for tag in request.values("require") if tag.strip().lower() not in _SUPPORTED]
     if unknown:
         raise SipError(420, "Bad Extension", (("Unsupported", ", ".join(unknown)),))
+
+
+def _takes_sdp(request: Request) -> bool:
+    """Whether the caller takes an answer in SDP (RFC 3261 section 20.1); without any Accept it does."""
+    if request.get("accept") is None:
+        return True
+    ranges = [value.partition(";")[0].strip().lower() for value in request.values("accept")]
+    return not {"application/sdp", "application/*", "*/*"}.isdisjoint(ranges)
 
 
 class RejectionCache:

@@ -74,7 +74,9 @@ def _wrong(section: str, name: str, title: str, status: int, says: str, also: fr
 
 
 _RFC_4475: Final = (
-    _valid("3.1.1.1", "wsinv", "A Short Tortuous INVITE", {FORWARDED}, "treated as well formed by all"),
+    _valid(
+        "3.1.1.1", "wsinv", "A Short Tortuous INVITE", {481}, "well formed; its To tag names a dialog that is not ours"
+    ),
     _case(
         4475,
         "3.1.1.2",
