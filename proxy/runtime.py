@@ -9,7 +9,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -19,6 +19,8 @@ from proxy.audit.throttle import Throttle
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
+from proxy.rewrite.engine import RuleSet
+from proxy.rulereload import RuleReload, RuleSource
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.transport.errors import ResolveError, TlsError
@@ -92,6 +94,12 @@ class StackLike(Protocol):
     def handle_timers(self, now: float) -> None:
         """Do what is due."""
 
+    def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
+        """Use other rule sets for new calls."""
+
+    def rules_failed(self, problems: Sequence[str], now: float) -> None:
+        """Rule sets could not be read again."""
+
     def set_draining(self, on: bool) -> None:
         """Take no new calls."""
 
@@ -116,6 +124,7 @@ class Runtime:
         make_stack: makes the stack; tests may give their own.
         watch_s: how often to look whether a certificate or key was replaced, which is then read again; 0 for never.
         on_reload: called on SIGHUP after the certificate was read again.
+        rules: where rule sets come from; they are read again on SIGHUP and when a file was changed. None: never.
     """
 
     def __init__(
@@ -131,12 +140,14 @@ class Runtime:
         make_stack: StackFactory | None = None,
         watch_s: float = 0.0,
         on_reload: Callable[[], None] | None = None,
+        rules: RuleSource | None = None,
     ) -> None:
         self.stack: StackLike = (make_stack or Stack)(config, _new_id, random.SystemRandom().random)
         self.transports = Transports(
             self, public_address=config.public_address, tls=tls, stream=stream, welcome=self.stack.may_connect
         )
         self._watch = FileWatch(() if tls is None else tls.files(), watch_s, self.reload)
+        self._rules = None if rules is None else RuleReload(rules, self._use_rules, self._rules_failed)
         self._wanted = tuple(listeners)
         self._sinks = tuple(sinks)
         self._resolver = resolver or Resolver()
@@ -166,6 +177,8 @@ class Runtime:
         self._hurry = self._hurry or asyncio.Event()
         await self.transports.start(self._wanted)
         self._watch.start()
+        if self._rules is not None:
+            self._rules.start()
         self._drive(self.stack.start)
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -225,15 +238,26 @@ class Runtime:
         )
 
     def reload(self) -> None:
-        """Read the certificate again, then call the hook; what fails is logged and changes nothing."""
+        """Read certificate and rules again, then call the hook; what fails is logged and changes nothing."""
         try:
             self.transports.reload_certificate()
+            if self._rules is not None:
+                self._rules.reload()
             if self._on_reload is not None:
                 self._on_reload()
         except TlsError as error:
             self._log.error("reload-failed", reason=str(error))
         except Exception:
             self._log.exception("reload-failed")
+
+    def _use_rules(self, rules: Mapping[str, RuleSet], default_rules: str) -> None:
+        versions = {name: rule_set.version for name, rule_set in rules.items()}
+        self._log.info("rules-reloaded", rules=versions, default_rules=default_rules)
+        self._drive(self.stack.replace_rules, rules, default_rules)
+
+    def _rules_failed(self, problems: Sequence[str]) -> None:
+        self._log.error("rules-reload-failed", problems=list(problems), advice="the rules from before stay in use")
+        self._drive(self.stack.rules_failed, problems)
 
     async def drain(self) -> None:
         """Take no new calls, wait for those in progress up to `drain_s`, then end them."""
@@ -263,6 +287,8 @@ class Runtime:
     async def stop(self) -> None:
         """Close everything, sinks last. Calls that are in progress are dropped without a word."""
         self._watch.stop()
+        if self._rules is not None:
+            await self._rules.stop()
         self.stack.stop()
         for task in tuple(self._resolving):
             task.cancel()

@@ -54,7 +54,7 @@ class Stack:
         self._core.health = Health(self._core)
         self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
         self._screening = Screening(self._core)
-        self.dropped = 0
+        self.dropped = self.rules_reloaded = self.rules_reload_failed = 0
 
     # What the owner calls
 
@@ -124,11 +124,13 @@ class Stack:
         The caller has checked that every name that the configuration uses is there.
         """
         self.config = self._core.config = replace(self.config, rules=rules, default_rules=default_rules)
+        self.rules_reloaded += 1
         versions = {name: rule_set.version for name, rule_set in rules.items()}
         self._core.record("rules-reloaded", now, "", {"rules": versions, "default_rules": default_rules})
 
     def rules_failed(self, problems: Sequence[str], now: float) -> None:
         """Record that rule sets could not be read again; the old ones stay."""
+        self.rules_reload_failed += 1
         self._core.record("rules-reload-failed", now, "", {"problems": list(problems)})
 
     def set_draining(self, on: bool) -> None:
@@ -178,9 +180,11 @@ class Stack:
         return self._screening.may_connect(flow)
 
     def counters(self) -> dict[str, int]:
-        """How many messages were dropped, and how often each limit was reached (`limit_<name>`), since the start."""
+        """How many messages were dropped, how often rules were read again, and how often each limit was reached
+        (`limit_<name>`), since the start."""
         limits = {f"limit_{name}": count for name, count in sorted(self._screening.gate.counts.items())}
-        return {"dropped": self.dropped, **limits}
+        rules = {"rules_reloaded": self.rules_reloaded, "rules_reload_failed": self.rules_reload_failed}
+        return {"dropped": self.dropped, **rules, **limits}
 
     def flow_in_use(self, flow: Flow) -> bool:
         """Whether a dialog needs a flow, so that an idle connection must stay open; asked seldom."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from proxy.b2bua.config import StackConfig
 from proxy.rewrite.engine import RuleSet
-from proxy.settings import Settings, SettingsError, load, load_rules
+from proxy.settings import Settings, SettingsError, load, load_rules, rule_paths
 from proxy.transport.errors import TlsError
 from proxy.transport.tls import client_context, server_context
 
@@ -23,6 +24,16 @@ class Prepared:
     rules: Mapping[str, RuleSet]
     default_rules: str
     config: StackConfig
+
+    def load_rules(self) -> tuple[Mapping[str, RuleSet], str]:
+        """The rule sets as they stand in their files now, and the default's name. Raises SettingsError."""
+        rules, default = load_rules(self.settings)
+        self.settings.stack_config(rules, default)
+        return rules, default
+
+    def rule_paths(self) -> list[Path]:
+        """All rule files, and the directories that hold some."""
+        return rule_paths(self.settings)
 
 
 def prepare(flags: Mapping[str, Any]) -> Prepared:

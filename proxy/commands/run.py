@@ -14,6 +14,7 @@ from proxy import __version__
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import JsonLinesSink, LineWriter, Sink, configure_logs
 from proxy.commands.prepare import prepare
+from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
 from proxy.transport.errors import ListenError, TlsError
@@ -56,6 +57,7 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         stream=settings.stream_settings(),
         watch_s=settings.tls.watch_s,
         drain_s=settings.drain_s,
+        rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
     )
     try:
         uvloop.run(runtime.run())

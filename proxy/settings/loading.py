@@ -15,7 +15,7 @@ from proxy.rulefiles import RuleFileError, link, load_file, rule_files
 from proxy.settings.model import DEFAULT_RULES, NO_ADDRESS, NO_PROJECT, Settings
 from proxy.settings.sources import EnvironmentSource, FileSource, SettingsError, explain
 
-__all__ = ["FLAGS", "load", "load_rules", "shipped_rules"]
+__all__ = ["FLAGS", "load", "load_rules", "rule_paths", "shipped_rules"]
 
 # Settings and the flags of `trunkline run` that set them.
 FLAGS: Final[Mapping[str, str]] = MappingProxyType(
@@ -70,6 +70,16 @@ def load_rules(settings: Settings) -> tuple[dict[str, RuleSet], str]:
     if problems:
         raise SettingsError(problems)
     return sets, default or DEFAULT_RULES
+
+
+def rule_paths(settings: Settings) -> list[Path]:
+    """The rule files of `settings.rules` and the shipped ones, and the directories, where files may come and go."""
+    paths: list[Path] = []
+    for path in (shipped_rules(), *map(Path, settings.rules)):
+        if path.is_dir():
+            paths.append(path)
+        paths += rule_files(path)[0]
+    return paths
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:

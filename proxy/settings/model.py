@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Name of the rule set that turns requests away before they become a call; empty for none."""
     rule_settings: Mapping[str, str] = Field(default_factory=dict)
     """Values that rules name as `{setting.NAME}`."""
+    rules_watch_s: float = Field(1.0, ge=0, le=3600)
+    """How often to look whether a rule file was changed, which is then used for new calls, in seconds; 0 for never."""
     retry: RetrySection = RetrySection()
     tls: TlsSection = TlsSection()
     codecs: Words = ("PCMU", "PCMA", "telephone-event")

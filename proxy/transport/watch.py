@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 __all__ = ["FileWatch"]
@@ -15,13 +16,15 @@ class FileWatch:
     """Looks at files every now and then, since no way of being told works on every file system and for links.
 
     Args:
-        paths: the files.
+        paths: the files, or a function that gives them each time.
         interval_s: how often to look; 0 for never.
         on_change: called after any of them was changed or replaced. What it raises goes to the event loop's handler.
     """
 
-    def __init__(self, paths: Sequence[Path], interval_s: float, on_change: Callable[[], None]) -> None:
-        self._paths = tuple(paths)
+    def __init__(
+        self, paths: Sequence[Path] | Callable[[], Sequence[Path]], interval_s: float, on_change: Callable[[], None]
+    ) -> None:
+        self._paths = paths if callable(paths) else partial(tuple, paths)
         self._interval_s = interval_s
         self._on_change = on_change
         self._seen: _Stamp = ()
@@ -29,7 +32,7 @@ class FileWatch:
 
     def start(self) -> None:
         """Begin to look."""
-        if self._paths and self._interval_s:
+        if self._interval_s and self._paths():
             self._seen = self._stamp()
             self._arm()
 
@@ -51,7 +54,7 @@ class FileWatch:
 
     def _stamp(self) -> _Stamp:
         found: list[tuple[int, int, int]] = []
-        for path in self._paths:
+        for path in self._paths():
             try:
                 stat = path.stat()
             except OSError:
