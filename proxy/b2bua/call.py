@@ -423,6 +423,7 @@ class Call:
 
     def ack_with_answer(self, ack: Request, leg: Leg, seq: int, exchange: Exchange, now: float) -> None:
         """Acknowledge the peer's 2xx, which held an offer, with the answer that came in the other leg's ACK."""
+        source = None if leg.is_ready else ack
 
         def send(flow: Flow, now: float) -> None:
             try:
@@ -431,7 +432,7 @@ class Call:
                 self.hang_up(now, 488, getattr(error, "reason", str(error)))
                 return
             leg.local_sdp = request.body
-            leg.acknowledge(request, changes, flow, now)
+            leg.acknowledge(request, changes, flow, now, source)
 
         leg.with_flow(send, now)
 

@@ -63,14 +63,15 @@ class CallerInvite:
         """
         if owed is None and not self.needs_reliable:
             response = self._mapped(draft, success=True)
-            self._record(response, draft, now)
+            self._record(response, draft, False, now)
             self.tx.respond(response, now)
             return
         if draft.has_sdp():
             self._heard = branch
         sender = self._reliable()
         response = self._mapped(draft, success=True, extra=sender.lines())
-        sender.send(response, owed, lambda now: self._record(response, draft, now), now)
+        waits = sender.is_waiting
+        sender.send(response, owed, lambda now: self._record(response, draft, waits, now), now)
 
     def may_hear(self, branch: tuple[int, str]) -> bool:
         """Whether a session may reach the caller in a provisional response: no other fork's has done so reliably, since
@@ -93,9 +94,10 @@ class CallerInvite:
             leg.take_tag(self._core.new_id())
         response = self._mapped(draft, success=True, extra=list(lines))
         leg.local_sdp = response.body
+        waits = self._sender is not None and self._sender.is_waiting
 
         def send(now: float) -> None:
-            self._record(response, draft, now)
+            self._record(response, draft, waits, now)
             leg.answer(tx, response, now)
             leg.keeper.start(terms, now)
 
@@ -111,7 +113,7 @@ class CallerInvite:
             draft.append(reason_header(draft.status, draft.reason))
         self._stop()
         response = self._mapped(draft, success=False)
-        self._record(response, draft, now)
+        self._record(response, draft, False, now)
         self.tx.respond(response, now)
 
     def refuse(self, status: int, reason: str | None, now: float, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -157,6 +159,7 @@ class CallerInvite:
         assert isinstance(response, Response)
         return response
 
-    def _record(self, response: Response, draft: Draft, now: float) -> None:
-        number = self._call.attempt_number
-        self._core.record_message(now, self._call.id, "a", "out", self.tx.flow, response, number, draft.changes)
+    def _record(self, response: Response, draft: Draft, waited: bool, now: float) -> None:
+        call, source = self._call, draft.source if waited else None
+        number, flow = call.attempt_number, self.tx.flow
+        self._core.record_message(now, call.id, "a", "out", flow, response, number, draft.changes, source)

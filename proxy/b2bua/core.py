@@ -122,8 +122,11 @@ class Core:
         changes: list[Change] | None = None,
         source: Message | None = None,
     ) -> None:
-        """Record a message as it came in or went out; `changes` where it was made from one of the other leg, `source`
-        where that one is of another kind: a request made from a response, or of another method."""
+        """Record a message as it came in or went out; `changes` where it was made from one of the other leg.
+
+        `source`: that one, where it is not the latest one there of this very kind: a request was made from a response,
+        or from one of another method, or the message had to wait while others may have come.
+        """
         fields: dict[str, object] = {"direction": direction, "flow": flow, "message": message}
         if changes is not None:
             fields["changes"] = changes

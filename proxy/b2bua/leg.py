@@ -212,13 +212,21 @@ class Leg:
         self.owes_ack = None
         self.with_flow(send, now)
 
-    def acknowledge(self, ack: Request, changes: list[Change] | None, flow: Flow, now: float) -> None:
-        """Send an ACK for a 2xx, and keep it for repetitions; `changes` where it was made from one of the other leg."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether `with_flow` acts at once."""
+        return self._settling is None and not self.flow.closed
+
+    def acknowledge(
+        self, ack: Request, changes: list[Change] | None, flow: Flow, now: float, source: Message | None = None
+    ) -> None:
+        """Send an ACK for a 2xx, and keep it for repetitions; `changes` and `source` where it was made from one of the
+        other leg, as in `Core.record_message`."""
         call = self.call
         self.owes_ack = None
         self._ack_seq = ack.cseq.number
         self._ack_data = ack.serialize()
-        self.core.record_message(now, call.id, self.side, "out", flow, ack, call.attempt_number, changes)
+        self.core.record_message(now, call.id, self.side, "out", flow, ack, call.attempt_number, changes, source)
         self.core.send(flow, self._ack_data)
 
     def _send_ack_data(self, flow: Flow, now: float) -> None:

@@ -39,6 +39,7 @@ class Relay:
         "_rack",
         "_request",
         "_sent_sdp",
+        "_source",
         "_terms",
         "_tx_out",
         "call",
@@ -61,6 +62,7 @@ class Relay:
         self._guard: Timer | None = None
         self._rack = rack
         self._sent_sdp = b""
+        self._source = None if peer.is_ready else tx.request
         self._terms: SessionTerms | None = None
         self._lines: tuple[Header, ...] = ()
         attempt = call.attempt
@@ -161,7 +163,8 @@ class Relay:
         self._request = request
         if request.body:
             self._sent_sdp = request.body
-        call.core.record_message(now, call.id, self.peer.side, "out", flow, request, call.attempt_number, changes)
+        number = call.attempt_number
+        call.core.record_message(now, call.id, self.peer.side, "out", flow, request, number, changes, self._source)
         self._tx_out = call.core.layer.send_request(request, flow, self, now)
         if self.tx.method == "INVITE" and not self.tx.last_status:
             self.leg.reply(self.tx, 100, now)

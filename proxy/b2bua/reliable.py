@@ -78,6 +78,11 @@ class ReliableSender:
         if len(self._queue) == 1:
             self._begin(now)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a PRACK is still to come, so that whatever is to be sent has to wait."""
+        return bool(self._queue)
+
     def after(self, final: Callable[[float], None], now: float) -> None:
         """Send a final response once every provisional one is acknowledged; at once when all are."""
         if self._queue:

@@ -19,6 +19,7 @@ class Draft:
     """A mutable copy of a message's lines with the record of its edits.
 
     Attributes:
+        source: the message that it is made from.
         method: for requests the method, for responses that of their CSeq.
         uri: the Request-URI; "" for a response.
         status: the status code; 0 for a request.
@@ -37,6 +38,7 @@ class Draft:
         "headers",
         "method",
         "reason",
+        "source",
         "start_line",
         "status",
         "step",
@@ -44,6 +46,7 @@ class Draft:
     )
 
     def __init__(self, message: Message) -> None:
+        self.source = message
         self.start_line = message.start_line
         self.headers: list[Header] = list(message.headers)
         self._body = message.body
