@@ -88,6 +88,8 @@ class StreamConnection(asyncio.Protocol):
 
     Attributes:
         gone: done once the connection is gone.
+        opened: when `begin` was called, seconds of the loop's clock.
+        tls: version and cipher suite, or "" without TLS.
     """
 
     __slots__ = (
@@ -113,6 +115,8 @@ class StreamConnection(asyncio.Protocol):
         "flow",
         "gone",
         "lost",
+        "opened",
+        "tls",
         "why",
     )
 
@@ -127,6 +131,8 @@ class StreamConnection(asyncio.Protocol):
         self.flow: Flow | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost = False
+        self.opened = 0.0
+        self.tls = ""
         self.why = ""
         self.bytes_in = 0
         self.bytes_out = 0
@@ -160,11 +166,18 @@ class StreamConnection(asyncio.Protocol):
         assert self._transport is not None
         return self._transport
 
+    def facts(self) -> tuple[str, float]:
+        """TLS version and cipher suite ("" without TLS), and when the connection was opened; for the record."""
+        return self.tls, self.opened
+
     def begin(self, flow: Flow) -> None:
         """Start the work: hand in what came already, and arm the timers."""
         self.flow = flow
         now = self._loop.time()
-        self._last_message = now
+        self._last_message = self.opened = now
+        cipher = self.transport.get_extra_info("cipher")
+        if cipher:
+            self.tls = f"{cipher[1]} {cipher[0]}"
         early, self._early = self._early, []
         self._arm_idle()
         if self._outbound:
