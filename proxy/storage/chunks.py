@@ -26,11 +26,11 @@ _DICTIONARY: Final = (
     b"Session-Expires: 1800;refresher=uac\\r\\nMin-SE: 90\\r\\nSupported: timer, 100rel\\r\\nRetry-After: "
     b"P-Asserted-Identity: <sip:+1555 Diversion: <sip:+1555 >;reason=unconditional\\r\\n X-Twilio-AccountSid: AC "
     b"X-Twilio-CallSid: CA User-Agent: Twilio Gateway\\r\\nRecord-Route: <sip: ;transport=tls;r2=on;lr>\\r\\n"
-    b"Via: SIP/2.0/UDP ;rport;branch=z9hG4bK;received= Via: SIP/2.0/TCP Via: SIP/2.0/TLS 192.0.2.10:5061;branch=z9hG4bK "
+    b"Via: SIP/2.0/UDP ;rport;branch=z9hG4bK;received= Via: SIP/2.0/TCP Via: SIP/2.0/TLS 192.0.2.10:5061;branch= "
     b"Contact: <sip:trunkline@ :5061;transport=tls>\\r\\nAllow: ACK,BYE,CANCEL,INVITE,OPTIONS,REFER,NOTIFY\\r\\n"
     b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, NOTIFY, REFER\\r\\nServer: Trunkline/ "
     b"X-Trunkline-Call-ID: X-Trunkline-Attempt: 1\\r\\nUser-Agent: Trunkline/0.1.0\\r\\nContent-Type: application/sdp"
-    b"\\r\\nMax-Forwards: 70\\r\\nFrom: <sip:+15550100002@ >;tag= To: <sip:proj_ @sip.api.openai.com;transport=tls>;tag= "
+    b"\\r\\nMax-Forwards: 70\\r\\nFrom: <sip:+15550100002@ >;tag= To: <sip:proj@sip.api.openai.com;transport=tls>;tag= "
     b"Call-ID: CSeq: 1 INVITE\\r\\n CSeq: 1 ACK\\r\\n CSeq: 2 BYE\\r\\nContent-Length: 0\\r\\n\\r\\n"
     b"v=0\\r\\no=- IN IP4 \\r\\ns=Twilio Media Gateway\\r\\nc=IN IP4 \\r\\nt=0 0\\r\\nm=audio  RTP/SAVP 0 8 101\\r\\n"
     b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:****\\r\\na=rtpmap:0 PCMU/8000\\r\\na=rtpmap:8 PCMA/8000\\r\\n"
@@ -40,7 +40,7 @@ _DICTIONARY: Final = (
     b'"duration_s":,"next":"retry in  s"},{"at":,"event":"retry","delay_s":0.2,"rules":null,"target":null},'
     b'["builtin:capabilities","header",["builtin:mapping","header",,"Via: SIP/2.0/TLS",null],["builtin:identity",'
     b'{"at":0.0,"event":"message","leg":"a","direction":"out","flow":"tls:","local":"","message":"SIP/2.0 100 Trying'
-    b'{"at":0.0,"event":"message","leg":"b","attempt":1,"direction":"in","flow":"tls:","local":"","message":"INVITE sip:'
+    b'{"at":0.0,"event":"message","leg":"b","attempt":1,"direction":"in","flow":"tls:","local":"","message":"INVITE '
 )
 
 

@@ -14,10 +14,15 @@ from typing import Final
 from proxy.sip.errors import SipError
 from proxy.sip.uri import parse_uri
 
-__all__ = ["hash_number", "load_key", "number_of"]
+__all__ = ["hash_number", "key_path", "load_key", "number_of"]
 
 _KEY_BYTES: Final = 32
 _MIN_DIGITS: Final = 3
+
+
+def key_path(store: Path) -> Path:
+    """Where the key of a store lies."""
+    return store.with_name(store.name + ".key")
 
 
 def load_key(store: Path, *, make: bool = True) -> bytes:
@@ -25,7 +30,7 @@ def load_key(store: Path, *, make: bool = True) -> bytes:
 
     Without `make`, a key that is not there, or may not be read, is empty: nothing will match.
     """
-    path = store.with_name(store.name + ".key")
+    path = key_path(store)
     try:
         key = path.read_bytes()
         if len(key) == _KEY_BYTES or not make:

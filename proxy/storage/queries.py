@@ -268,7 +268,7 @@ class StoreReader:
         return None if row is None else _call(row)
 
     def find(self, text: str, limit: int = 10) -> list[CallRow]:
-        """Calls by our id (its first letters do), a Call-ID of either leg, X-Twilio-CallSid, or a whole phone number."""
+        """Calls by our id (its first letters do), a Call-ID of either leg, X-Twilio-CallSid, or a whole number."""
         found = self.calls(CallFilter(text=text), limit)
         if not found and len(text) >= 4:
             sql = f"{_CALL_SQL} WHERE id >= ? AND id < ? ORDER BY key DESC LIMIT ?"
@@ -289,7 +289,7 @@ class StoreReader:
         return () if row is None else tuple(orjson.loads(row[0]))
 
     def timeline(self, key: int) -> list[dict[str, Any]]:
-        """All events of a call in order, in the form of the log's JSON lines (docs/events.md), messages and changes too.
+        """All events of a call in order, in the form of the log's JSON lines (docs/events.md), with messages and changes.
 
         In addition each message has `local`, our own address, as `address:port`.
         """
