@@ -82,9 +82,11 @@ class Dialog:
     def as_uac(cls, request: Request, response: Response) -> Dialog:
         """The dialog that a response to our request begins (RFC 3261 section 12.1.2); the route set is turned round.
 
-        Raises SipError 400, also for a route set that no request could follow.
+        Raises SipError 400, also for a Contact or a route set that no request could follow.
         """
         contact = response.contact
+        if contact is not None:
+            _ = contact.uri
         dialog = cls(
             call_id=request.call_id,
             local=request.get("from") or "",

@@ -72,10 +72,10 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
     if len(lines) > max_headers:
         fields = _unfold(lines[1:])
         if len(fields) > max_headers:
-            raise _malformed(_read([lines[0], *fields[:max_headers]]), 513, "Too many header fields")
+            raise _malformed(_read(_harmless([lines[0], *fields[:max_headers]])), 513, "Too many header fields")
     message = _read(lines)
     if isinstance(message, _Faulty):
-        raise _malformed(message, message.status, message.why)
+        raise _malformed(_read(_harmless(lines)) if b"\x00" in head else message, message.status, message.why)
     if b"\x00" in head:
         # Legal as an escaped character of a quoted string (RFC 4475 section 3.1.1.2), and nowhere else.
         if head.count(b"\x00") != head.count(b"\\\x00"):
