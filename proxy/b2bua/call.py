@@ -22,6 +22,7 @@ from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
+from proxy.b2bua.transfer import Transfer
 from proxy.dialog.dialog import Dialog
 from proxy.dialog.session_timer import answered_terms
 from proxy.rewrite.draft import Draft
@@ -52,6 +53,7 @@ class Call:
         invite: the UAS side of that INVITE.
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
+        transfer: the REFER that is being carried out, or None.
         referred: for the leg that a REFER was relayed to and its CSeq number there, the one that it came with.
         retry: the retry policy. rule_sets: all rule sets by name, as they were when the call began.
         state: "trying", "answered" or "ended".
@@ -64,6 +66,7 @@ class Call:
         "_retry_timer",
         "_ring_timer",
         "_rules",
+        "_sides",
         "_targets",
         "answered_at",
         "attempt",
@@ -79,6 +82,7 @@ class Call:
         "started",
         "state",
         "tags",
+        "transfer",
         "trunk",
     )
 
@@ -104,6 +108,8 @@ class Call:
         self.attempt: Attempt | None = None
         self.leg_b: Leg | None = None
         self.referred: dict[tuple[str, int], int] = {}
+        self.transfer: Transfer | None = None
+        self._sides = 0
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg_a = Leg(core, self, "a", dialog, tx.flow)
         self.leg_a.invite_in = tx
@@ -344,7 +350,7 @@ class Call:
             leg.flow = tx.flow
         if method == "BYE":
             self._on_bye(leg, tx, now)
-        elif self.state == "ended":
+        elif self.state == "ended" or (leg.confirmed and not self._has(leg)):
             leg.reply(tx, 481, now)
         elif method == "PRACK" and leg is self.leg_a:
             self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
@@ -378,6 +384,9 @@ class Call:
             return
         record_refer(self.core, leg, now, request, "received")
         assert leg.peer is not None
+        if self.core.config.refer == "execute":
+            Transfer.start(self, leg, leg.peer, tx, now)
+            return
         leg.dialog.refresh_target(request)
         Relay.start(self, leg, leg.peer, tx, now)
 
@@ -393,11 +402,36 @@ class Call:
             }
             self.core.record("refer", now, self.id, facts, leg.side, self.attempt_number)
 
+    def _has(self, leg: Leg) -> bool:
+        """Whether a leg is part of the call: one that was transferred away is not."""
+        return leg in (self.leg_a, self.leg_b) or (self.transfer is not None and leg is self.transfer.leg)
+
+    def new_side(self) -> str:
+        """A name for one more leg: "c", "d" and so on."""
+        self._sides += 1
+        return chr(min(ord("b") + self._sides, ord("z")))
+
+    def replace_leg(self, old: Leg, new: Leg) -> None:
+        """Give a leg's place in the call to another one."""
+        peer = self.leg_b if old is self.leg_a else self.leg_a
+        if old is self.leg_a:
+            self.leg_a = new
+        else:
+            self.leg_b = new
+        old.peer, new.peer = None, peer
+        if peer is not None:
+            peer.peer = new
+
     def _on_bye(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
         if not leg.confirmed and leg is not self.leg_a:
             leg.reply(tx, 481, now, "Only the caller may end an early dialog")
             return
+        if self.transfer is not None and self.transfer.on_bye(leg, tx, now):
+            return
         leg.reply(tx, 200, now)
+        if leg.confirmed and not self._has(leg):
+            leg.close()
+            return
         reason = tx.request.get("reason") or ""
         if self.state == "trying":
             self.cancel(now, tuple([header("Reason", value) for value in tx.request.get_all("reason")]), "caller-bye")
@@ -512,6 +546,8 @@ class Call:
             return
         self._refuse_pending(now)
         reason = (reason_header(cause, text),)
+        if self.transfer is not None:
+            self.transfer.abort(now, reason)
         self._refuse_setup(cause, text, now)
         self.leg_a.bye(now, reason)
         if self.leg_b is not None:

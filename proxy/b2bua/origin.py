@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.rewrite.draft import Draft
+from proxy.sdp.editor import Editor
 from proxy.sdp.errors import SdpError
 from proxy.sdp.session import Session
 
@@ -39,8 +40,21 @@ class Origin:
     def keep(self, draft: Draft) -> None:
         """Put the line into a draft, with the version that follows, or the same one for the very same description."""
         editor = draft.sdp if self._fields else None
-        if editor is None:
-            return
+        if editor is not None:
+            draft.step = _STEP
+            self._apply(editor)
+
+    def stamp(self, body: bytes) -> bytes:
+        """The same for a description that we send by ourselves; one that can't be understood stays as it is."""
+        try:
+            session = Session.parse(body)
+        except SdpError:
+            return body
+        if self._fields:
+            self._apply(Editor(session, lambda _index, _before, _after: None))
+        return session.serialize()
+
+    def _apply(self, editor: Editor) -> None:
         session = editor.session
         rest = _without_origin(session)
         if rest != self._rest:
@@ -48,7 +62,6 @@ class Origin:
             self._version += 1
         username, session_id, _, *address = self._fields
         line = f"o={' '.join([username, session_id, str(self._version), *address])}"
-        draft.step = _STEP
         at = session.first_line("o")
         if at < 0:
             editor.insert(1, line)

@@ -104,7 +104,7 @@ class SessionKeeper:
         leg = self._leg
         method = "UPDATE" if leg.takes_update else "INVITE"
 
-        def make(flow: Flow, lines: tuple[Header, ...]) -> Made:
+        def make(flow: Flow, lines: tuple[Header, ...], now: float) -> Made:
             extra = [contact_line(flow), *lines, *leg.core.capabilities]
             body = leg.local_sdp if method == "INVITE" else b""
             if body:

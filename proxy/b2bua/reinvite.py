@@ -34,7 +34,7 @@ class Made:
         self.source = source
 
 
-Make = Callable[[Flow, tuple[Header, ...]], Made]
+Make = Callable[[Flow, tuple[Header, ...], float], Made]
 Done = Callable[[Response | None, int, str, float], None]
 
 
@@ -93,7 +93,7 @@ class Reinvite:
         uri = leg.dialog.request_lines()[0]
         credentials = () if leg.digest is None else leg.digest.lines(self._method, uri)
         try:
-            made = self._make(flow, (*leg.keeper.lines(), *credentials))
+            made = self._make(flow, (*leg.keeper.lines(), *credentials), now)
         except (RuleReject, SdpError, SipError) as error:
             self._release()
             self._finish(None, getattr(error, "status", 488), getattr(error, "reason", str(error)), now)

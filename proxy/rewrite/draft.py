@@ -90,6 +90,11 @@ class Draft:
             self.status, self.reason = status, reason
             self._set_start_line(f"SIP/2.0 {status} {reason}")
 
+    def become_request(self, method: str, uri: str) -> None:
+        """Make another request of it, or a request of a response."""
+        self.method, self.uri, self.status, self.reason = method, uri, 0, ""
+        self._set_start_line(f"{method} {uri} SIP/2.0")
+
     def _set_start_line(self, line: str) -> None:
         if not _BREAKS.isdisjoint(line):
             raise ValueError("line break or NUL in a start line")
@@ -193,6 +198,9 @@ class Draft:
 
     def finish(self) -> Request | Response:
         """The message as it stands now."""
+        # The editor records by this draft: a circle, which reference counts alone would not free.
+        self._body = self.body
+        self._session = self._editor = None
         if self.status:
             return Response(self.status, self.reason, self.headers, self.body, self.start_line)
         return Request(self.method, self.uri, self.headers, self.body, self.start_line)
