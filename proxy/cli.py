@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from proxy import __version__
+from proxy.commands.rules import rules_app
 from proxy.sim.commands import add_sim_commands
 
 __all__ = ["app", "main"]
@@ -233,6 +234,7 @@ def version() -> None:
 
 
 add_sim_commands(app)
+app.add_typer(rules_app, name="rules")
 
 
 def main() -> None:

@@ -130,15 +130,15 @@ class CaseKind:
         return {**_CASE.schema(), "anyOf": [{"required": [key]} for key in _OUTCOMES]}
 
 
-def run_case(rule_set: RuleSet, rule: Rule, case: Case, *, disabled: bool = False) -> list[str]:
+def run_case(rule_set: RuleSet, rule: Rule, case: Case, *, disabled: Rule | None = None) -> list[str]:
     """Run a case of a rule of this set; the failures, each a few lines for people. None when all is well.
 
-    `disabled`: as if the rule were not there, to see whether the case needs it.
+    `disabled`: as if this rule were not there, to see whether the case needs it.
     """
     if case.alone:
-        rule_set = rule_set.with_rules(() if disabled else (rule,))
-    elif disabled:
-        rule_set = rule_set.with_rules([other for other in rule_set.all_rules if other is not rule])
+        rule_set = rule_set.with_rules(() if disabled is rule else (rule,))
+    elif disabled is not None:
+        rule_set = rule_set.with_rules([other for other in rule_set.all_rules if other is not disabled])
     whole = message(case.text, case.method)
     draft = Draft(whole)
     facts = dict(case.facts)
