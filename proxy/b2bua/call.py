@@ -323,6 +323,7 @@ class Call:
         if self.leg_b is None:
             self.cancel(now, reasons, "caller-cancel")
         elif self._refuse_setup(487, None, now):
+            self._refuse_pending(now)
             self.leg_b.bye(now, reasons)
             self._end(now, 487, "Request Terminated", "caller-cancel", "")
 
@@ -354,14 +355,14 @@ class Call:
             leg.reply(tx, 481, now)
         elif method == "PRACK" and leg is self.leg_a:
             self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
-        elif method == "UPDATE" and leg.peer is not None and not leg.confirmed:
+        elif method == "UPDATE" and leg.peer is not None and not leg.peer.ended and not leg.confirmed:
             Relay.start(self, leg, leg.peer, tx, now)
         elif method == "REFER" and self.core.config.refer == "refuse":
             record_refer(self.core, leg, now, request, "refused", status=405)
             leg.reply(tx, 405, now)
         elif method not in _RELAYED:
             leg.reply(tx, 405 if method in KNOWN_METHODS else 501, now)
-        elif not leg.confirmed or leg.peer is None:
+        elif not leg.confirmed or leg.peer is None or not leg.peer.confirmed:
             leg.reply(tx, 500, now, "Call not established yet", (("Retry-After", "1"),))
         elif method == "REFER":
             self._on_refer(leg, tx, now)

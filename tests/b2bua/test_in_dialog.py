@@ -364,3 +364,16 @@ def test_failures_of_a_relayed_request_come_back_as_they_are(bench: Bench) -> No
         assert isinstance(response, Response)
         assert (response.status, response.reason) == (status, f"Reason {status}")
     assert bench.stack.calls_in_progress == 1
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO", "UPDATE"])
+def test_request_of_the_target_waits_until_the_caller_has_our_200(bench: Bench, method: str) -> None:
+    """The 200 may have to wait for a PRACK; until then leg A is an early dialog."""
+    bench.invite(extra="Require: 100rel")
+    bench.respond(180)
+    bench.respond(200, "OK", body=ANSWER)
+    assert "200 INVITE" not in bench.caller_saw
+    bench.target_request(method, body=B_OFFER if method != "INFO" else "")
+    assert bench.last_to_target.status == 500
+    assert bench.last_to_target.get("retry-after") is not None
+    assert bench.caller_requests(method) == []
