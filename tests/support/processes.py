@@ -9,15 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SIPP_SCENARIOS", "Trunkline", "free_port", "run_sipp", "running_trunkline"]
+__all__ = ["SIPP_SCENARIOS", "Sipp", "Trunkline", "free_port", "run_sipp", "running_trunkline"]
 
 SIPP_SCENARIOS = Path(__file__).parents[1] / "sipp"
 _READY_S = 15.0
+_SIPP_LIMIT_S = 60
 
 
 def free_port() -> int:
@@ -73,7 +74,7 @@ def running_trunkline(
 ) -> Iterator[Trunkline]:
     """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop."""
     port = port or free_port()
-    arguments = ["--target", target, "--allow", "127.0.0.0/8", "--log-level", "warning"]
+    arguments = [*(["--target", target] if target else []), "--allow", "127.0.0.0/8", "--log-level", "warning"]
     if not any(flag == "--listen" for flag in flags):
         arguments += ["--listen", f"udp:127.0.0.1:{port}", "--listen", f"tcp:127.0.0.1:{port}"]
     if config:
@@ -117,6 +118,49 @@ def _wait_until_up(running: Trunkline) -> None:
     raise AssertionError(f"not up after {_READY_S} s: {running.output()}")
 
 
+class Sipp:
+    """One SIPp process.
+
+    Args:
+        scenario: the file.
+        place: the directory that it writes to.
+        port: its own.
+        calls: after how many it ends.
+        transport: "udp" or "tcp".
+        tail: more for its command line.
+    """
+
+    def __init__(
+        self, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str, *tail: str
+    ) -> None:
+        place.mkdir(exist_ok=True, parents=True)
+        self.place = place
+        mode = {"udp": "u1", "tcp": "t1"}[transport]
+        command = [sipp, "-sf", str(scenario), "-m", str(calls), "-p", str(port), "-i", "127.0.0.1", "-t", mode]
+        command += ["-nostdin", "-trace_err", "-timeout", str(_SIPP_LIMIT_S), "-mp", str(free_port()), *tail]
+        with (place / "output.txt").open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
+
+    @classmethod
+    def callee(cls, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str) -> Sipp:
+        """One that waits for calls, and listens already."""
+        running = cls(sipp, scenario, place, port, calls, transport)
+        _wait_for_bind(port, transport)
+        return running
+
+    def finish(self) -> None:
+        """Wait until it ends; fails unless it was content with every call."""
+        code = self.process.wait(_SIPP_LIMIT_S + 10)
+        errors = [path.read_text(errors="replace")[:3000] for path in self.place.glob("*errors.log")]
+        assert code == 0, "\n".join([f"SIPp as {self.place.name} ended with {code}", *errors])
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
 def run_sipp(
     sipp: str,
     directory: Path,
@@ -129,47 +173,22 @@ def run_sipp(
     rate: int,
     transport: str = "udp",
     callee_calls: int | None = None,
-    limit_s: float = 60.0,
-    extra: Sequence[str] = (),
 ) -> None:
-    """Place calls from one SIPp to another by way of the proxy; fails unless both are content with every call."""
-    mode = {"udp": "u1", "tcp": "t1"}[transport]
-    common = ["-i", "127.0.0.1", "-t", mode, "-nostdin", "-trace_err", "-timeout", str(int(limit_s)), *extra]
-    processes: list[tuple[str, subprocess.Popen[bytes]]] = []
-    plan = [
-        ("callee", callee, callee_calls or calls, callee_port, []),
-        ("caller", caller, calls, free_port(), ["-r", str(rate), f"127.0.0.1:{proxy_port}"]),
-    ]
-    for role, scenario, count, port, tail in plan:
-        place = directory / role
-        place.mkdir(exist_ok=True)
-        command = [
-            sipp,
-            "-sf",
-            str(SIPP_SCENARIOS / f"{scenario}.xml"),
-            "-m",
-            str(count),
-            "-p",
-            str(port),
-            *common,
-            *tail,
-        ]
-        with (place / "output.txt").open("wb") as output:
-            processes.append((role, subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)))
-        if role == "callee":
-            _wait_for_bind(port, transport)
+    """Place calls from one SIPp to another by way of the proxy; fails unless both are content with every call.
+
+    `caller` and `callee` are names of scenarios in `tests/sipp`, or paths without their suffix.
+    """
+    files = [SIPP_SCENARIOS / f"{name}.xml" for name in (callee, caller)]
+    running: list[Sipp] = []
     try:
-        for role, process in reversed(processes):
-            code = process.wait(limit_s + 10)
-            errors = "\n".join(
-                [path.read_text(errors="replace")[:3000] for path in (directory / role).glob("*errors.log")]
-            )
-            assert code == 0, f"SIPp as {role} ended with {code}\n{errors}"
+        running.append(Sipp.callee(sipp, files[0], directory / "callee", callee_port, callee_calls or calls, transport))
+        tail = ("-r", str(rate), f"127.0.0.1:{proxy_port}")
+        running.append(Sipp(sipp, files[1], directory / "caller", free_port(), calls, transport, *tail))
+        for one in reversed(running):
+            one.finish()
     finally:
-        for _, process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        for one in running:
+            one.kill()
 
 
 def _wait_for_bind(port: int, transport: str) -> None:
