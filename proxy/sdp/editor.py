@@ -398,7 +398,8 @@ class Editor:
         """
         session = self.session
         if session.first_line("o") < 0:
-            self.set_origin_address(session.connection_between(0, len(session.lines)) or "0.0.0.0")
+            address = session.connection_between(0, len(session.lines)) or ""
+            self.set_origin_address(address if address.isprintable() and address.isascii() and address else "0.0.0.0")
         if session.first_line("s") < 0:
             self.set_session_name("-")
         if session.first_line("t") < 0:
