@@ -289,7 +289,7 @@ class StoreReader:
         return () if row is None else tuple(orjson.loads(row[0]))
 
     def timeline(self, key: int) -> list[dict[str, Any]]:
-        """All events of a call in order, in the form of the log's JSON lines (docs/events.md), with messages and changes.
+        """All events of a call in order, in the form of the log's JSON lines (docs/events.md), with changes.
 
         In addition each message has `local`, our own address, as `address:port`.
         """
