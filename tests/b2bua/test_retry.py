@@ -5,6 +5,7 @@ import pytest
 from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import Context, Rule, RuleReject, RuleSet
+from proxy.sip.flow import Flow
 from proxy.sip.message import header
 from proxy.sip.uri import parse_uri
 from tests.b2bua.conftest import BenchMaker
@@ -408,3 +409,19 @@ def test_422_is_answered_with_a_longer_session_interval_in_the_same_call(make_be
     bench.respond(200, "OK", body=ANSWER)
     assert bench.caller_saw == ["100 INVITE", "200 INVITE"]
     assert bench.requests("ACK")[-1].cseq.number == 2
+
+
+def test_late_200_over_a_new_connection_is_ended_over_a_new_one(bench: Bench) -> None:
+    bench.invite()
+    bench.respond(100)
+    first, lost = bench.invites[0], bench.target_flow
+    bench.advance(8.2)
+    bench.respond(200, "OK", request=first, tag="zombie", body=ANSWER)
+    bench.respond(200, request=bench.requests("BYE")[0])
+    bench.respond(200, "OK", body=ANSWER)
+    bench.close(lost)
+    bench.forget()
+    again = Flow("tcp", lost.local, (lost.remote[0], 40000), lost.advertised, listener="tcp")
+    bench.respond(200, "OK", request=first, tag="zombie", body=ANSWER, flow=again)
+    assert bench.target_saw == ["ACK"]
+    assert bench.wire[-1][1] is bench.target_flow is not lost
