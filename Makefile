@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 PYTEST_ARGS ?=
+FUZZ_S ?= 300
+FUZZ_DIR ?= build/fuzz
+SOAK_S ?= 600
 
 # The interpreter that .venv is made with, for example `make install PYTHON=python3.12`. Empty: the first one that fits.
 PYTHON ?=
@@ -37,6 +40,15 @@ check: lint pytest ## Linters, types and tests, with the system tools that are t
 .PHONY: pytest
 pytest: dev ## Tests alone; arguments by PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and corpus in FUZZ_DIR
+	@for target in parser sdp rules rule-file stack; do \
+	    echo "== $$target"; $(BIN)/python -m tests.fuzz.run $$target $(FUZZ_S) $(FUZZ_DIR)/$$target || exit 1; done
+
+.PHONY: soak
+soak: dev ## SOAK_S seconds of good and bad traffic; prints memory and table sizes over time
+	$(BIN)/python -m tests.soak.soak $(SOAK_S)
 
 .PHONY: lint
 lint: dev ## Linters and types
