@@ -11,7 +11,7 @@ import pytest
 
 from tests.fuzz.targets import CORPUS, TARGETS
 
-SECONDS = 3
+SECONDS = 2
 HAS_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 14)
 SEEDS = [path for name in TARGETS for path in sorted((CORPUS / name).iterdir())]
 ROOT = Path(__file__).parents[2]
