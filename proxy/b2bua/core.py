@@ -27,6 +27,7 @@ AVOID_S = 30.0
 """How long an address that failed is tried after all others."""
 
 _MAX_BAD_HOPS = 1024
+_REJECTION_T1 = 120
 _Address = tuple[str, str, int]
 
 
@@ -84,7 +85,7 @@ class Core:
         self.calls: dict[str, Call] = {}
         self.capabilities: list[Header] = []
         self.reply_capabilities: list[Header] = []
-        self.rejections = RejectionCache()
+        self.rejections = RejectionCache(_REJECTION_T1 * config.timers.t1_s)
         self.udp_only: set[tuple[str, int]] = set()
         self._searches: dict[int, _Search] = {}
         self._bad_hops: dict[_Address, float] = {}
