@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,17 @@ class Trunkline:
 
 @contextmanager
 def running_trunkline(
-    directory: Path, target: str, *flags: str, config: str = "", port: int | None = None, rules: str = "twilio-openai"
+    directory: Path,
+    target: str,
+    *flags: str,
+    config: str = "",
+    port: int | None = None,
+    rules: str = "twilio-openai",
+    allow: str = "127.0.0.0/8",
 ) -> Iterator[Trunkline]:
     """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop."""
     port = port or free_port()
-    arguments = [*(["--target", target] if target else []), "--allow", "127.0.0.0/8", "--log-level", "warning"]
+    arguments = [*(["--target", target] if target else []), "--allow", allow, "--log-level", "warning"]
     if not any(flag == "--listen" for flag in flags):
         arguments += ["--listen", f"udp:127.0.0.1:{port}", "--listen", f"tcp:127.0.0.1:{port}"]
     if config:
@@ -137,7 +144,7 @@ class Sipp:
         self.place = place
         mode = {"udp": "u1", "tcp": "t1"}[transport]
         command = [sipp, "-sf", str(scenario), "-m", str(calls), "-p", str(port), "-i", "127.0.0.1", "-t", mode]
-        command += ["-nostdin", "-trace_err", "-timeout", str(_SIPP_LIMIT_S), "-mp", str(free_port()), *tail]
+        command += ["-nostdin", "-trace_err", "-timeout", str(_SIPP_LIMIT_S), "-mp", str(_media_port()), *tail]
         with (place / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
 
@@ -189,6 +196,20 @@ def run_sipp(
     finally:
         for one in running:
             one.kill()
+
+
+def _media_port() -> int:
+    """The first of four ports that are free for UDP now, below the range that the system gives out by itself."""
+    while True:
+        first = random.randrange(10_000, 30_000, 4)
+        try:
+            with ExitStack() as stack:
+                for port in range(first, first + 4):
+                    probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
 
 
 def _wait_for_bind(port: int, transport: str) -> None:
