@@ -100,7 +100,11 @@ def _sides(facts: Sequence[AttemptFacts]) -> Iterator[tuple[str, list[AttemptFac
         "caller",
         callers,
         [
-            (lambda fact: [fact.source or ""], lambda v: f"come from {v}", lambda v: f"come from {v} no more"),
+            (
+                lambda fact: [fact.source] if fact.source else [],
+                lambda v: f"come from {v}",
+                lambda v: f"come from {v} no more",
+            ),
             (
                 lambda fact: [fact.user_agent or "none"],
                 lambda v: f"have the User-Agent {v}",
@@ -117,7 +121,13 @@ def _sides(facts: Sequence[AttemptFacts]) -> Iterator[tuple[str, list[AttemptFac
     yield (
         "target",
         reached,
-        [(lambda fact: [fact.address or ""], lambda v: f"come from {v}", lambda v: f"come from {v} no more")],
+        [
+            (
+                lambda fact: [fact.address] if fact.address else [],
+                lambda v: f"come from {v}",
+                lambda v: f"come from {v} no more",
+            )
+        ],
     )
     answered = [fact for fact in reached if fact.outcome == "answered" and fact.answer]
     yield (

@@ -219,7 +219,7 @@ _FACTS_SQL: Final = """
         a.rules, a.rules_version, a.final_s, a.connection_age_s, c.source, c.user_agent, c.invite_bytes, c.tls, c.tags,
         c.outcome, c.connection_age_s, a.tls, c.shape, a.shape, a.answer_shape
     FROM calls c JOIN attempts a ON a.call = c.key
-    WHERE c.key >= ? AND c.key < ?
+    WHERE c.key >= ? AND c.key < ? AND NOT c.incomplete
     ORDER BY c.key, a.number, a.hop
 """
 
