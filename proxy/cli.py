@@ -233,6 +233,24 @@ def version() -> None:
     typer.echo(f"trunkline {__version__}")
 
 
+@app.command()
+def lint(
+    file: Annotated[str, typer.Argument(help="A SIP message, a packet capture, events (.jsonl), a call store, or -.")],
+) -> None:
+    """Say what is wrong with messages by the RFCs, and which known trouble they would cause.
+
+    Exit code 1 when a message breaks a rule of an RFC, 2 when the file can't be read.
+    """
+    from proxy.commands.lint import lint_file
+    from proxy.settings import SettingsError
+
+    try:
+        good = lint_file(file)
+    except SettingsError as error:
+        fail(error.problems)
+    raise typer.Exit(0 if good else 1)
+
+
 add_sim_commands(app)
 app.add_typer(rules_app, name="rules")
 
