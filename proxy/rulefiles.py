@@ -33,6 +33,7 @@ _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 8 << 20
 _MAX_DEPTH: Final = 30
 _MAX_INCLUDES: Final = 10
+_MAX_RULES: Final = 20_000
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -144,6 +145,9 @@ def _finish_includes(rule_set: RuleSet, above: tuple[str, ...], done: set[str]) 
     done.add(rule_set.name)
     if not problems:
         rule_set.finish_includes()
+        if rule_set.weight > _MAX_RULES:
+            what = f"includes {rule_set.weight} rules in all"
+            problems.append(_include_problem(rule_set, rule_set.includes[0], what, f"up to {_MAX_RULES}"))
     return problems
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from proxy.b2bua.config import Route, StackConfig
 from proxy.commands.prepare import prepare
 from proxy.rewrite.engine import RuleSet
-from proxy.rulefiles import RuleFileError, load_file
+from proxy.rulefiles import RuleFileError, load_file, rule_files
+from proxy.rulesets import choose_rule_set
 from proxy.settings import Settings, SettingsError
 
 __all__ = ["check_rule_files", "check_settings"]
@@ -23,13 +25,21 @@ def check_rule_files(paths: Sequence[str]) -> None:
     sets: list[RuleSet] = []
     problems: list[str] = []
     for path in paths:
-        try:
-            sets.append(load_file(Path(path)))
-        except RuleFileError as error:
-            problems += [str(problem) for problem in error.problems]
+        files, wrong = rule_files(Path(path))
+        problems += [str(problem) for problem in wrong]
+        for file in files:
+            try:
+                load_file(file)
+                sets.append(choose_rule_set(str(file)))
+            except RuleFileError as error:
+                problems += [str(problem) for problem in error.problems]
+            except SettingsError as error:
+                problems += error.problems
     if problems:
-        raise SettingsError(problems)
-    Console(highlight=False).print(_rules_table(sets, default=None))
+        raise SettingsError(list(dict.fromkeys(problems)))
+    console = Console(highlight=False)
+    console.print(_rules_table(sets, default=None))
+    _show_warnings(console, sets)
 
 
 def check_settings(flags: Mapping[str, Any]) -> None:
@@ -39,8 +49,16 @@ def check_settings(flags: Mapping[str, Any]) -> None:
     console.print(_settings_table(prepared.settings, prepared.config))
     console.print(_attempts_table(prepared.config))
     console.print(_rules_table(prepared.rules.values(), prepared.default_rules))
+    _show_warnings(console, prepared.rules.values())
     for line in prepared.settings.notes():
         console.print(f"[yellow]note:[/yellow] {line}", soft_wrap=True)
+
+
+def _show_warnings(console: Console, sets: Iterable[RuleSet]) -> None:
+    """What is doubtful in rules: those that are never reached, captures and variables that nobody uses."""
+    for rule_set in sets:
+        for warning in rule_set.warnings:
+            console.print(Text(str(warning), style="yellow"), soft_wrap=True)
 
 
 def _plain_table(title: str) -> Table:

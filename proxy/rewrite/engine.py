@@ -347,6 +347,7 @@ class RuleSet:
         variables: the values that the file gives to its rules, by `var.NAME`.
         settings, targets, sets: the names that it asks of the settings: values, targets, rule sets of attempts.
         warnings: what is doubtful in it.
+        weight: how many rules there are in it and, each time that they are included, in the sets that it includes.
     """
 
     __slots__ = (
@@ -363,6 +364,7 @@ class RuleSet:
         "variables",
         "version",
         "warnings",
+        "weight",
     )
 
     def __init__(
@@ -382,6 +384,7 @@ class RuleSet:
         self.all_rules = tuple(rules)
         self.rules = tuple([rule for rule in self.all_rules if rule.enabled])
         self.decides = any(rule.decides for rule in self.rules)
+        self.weight = len(self.rules)
         self.settings: Mapping[str, Problem] = {}
         self.targets: Mapping[str, Problem] = {}
         self.sets: Mapping[str, Problem] = {}
@@ -416,6 +419,7 @@ class RuleSet:
         if not inner:
             return
         self.decides = self.decides or any(one.decides for one in inner)
+        self.weight += sum([one.weight for one in inner])
         for one in inner:
             self.settings = {**one.settings, **self.settings}
             self.targets = {**one.targets, **self.targets}

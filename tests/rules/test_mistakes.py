@@ -8,8 +8,10 @@ from time import perf_counter
 import pytest
 
 from proxy.rewrite.compiler import ACTIONS
+from proxy.rewrite.draft import Draft
+from proxy.rewrite.engine import RuleSet
 from proxy.rulefiles import Problem, RuleFileError, load_directory_or_files, load_file, load_text
-from tests.rewrite.snippets import apply, message, rule_set
+from tests.rewrite.snippets import apply, context, message, rule_set
 
 HEAD = "version: 1\nname: test\nrules:\n"
 
@@ -293,3 +295,104 @@ def test_catastrophic_pattern_is_harmless() -> None:
     began = perf_counter()
     assert apply(rules, whole).changes == []
     assert perf_counter() - began < 2
+
+
+# What is doubtful
+
+DOUBTFUL = """
+  - {id: gone, why: w, when: {method: INVITE}, do: [{remove: [X-A, X-B]}]}
+  - {id: late, why: w, when: {method: INVITE, header: {name: X-A, present: true}}, do: [{set: {header: X-C, value: 1}}]}
+  - {id: other-method, why: w, when: {header: {name: X-A, present: true}}, do: [{set: {header: X-C, value: 1}}]}
+  - {id: back, why: w, do: [{set: {header: X-A, value: 1}}]}
+  - {id: found-again, why: w, when: {method: INVITE}, do: [{rename: {from: X-A, to: X-D}}]}
+  - {id: plain, why: w, when: {direction: a-to-b}, do: [{keep-only: X-D}]}
+  - {id: kept, why: w, when: {direction: a-to-b}, do: [{rename: {from: X-D, to: X-E}}]}
+  - {id: swept, why: w, when: {direction: a-to-b}, do: [{rename: {from: X-Z, to: X-Y}}]}
+  - {id: idle, why: w, when: {header: {name: X-A, matches: '(?P<used>a)(?P<idle>b)'}}, do: [{tag: '{capture.used}'}]}
+  - {id: keeps, why: w, do: [{remember: {unused: '1', used: '2'}}, {tag: '{var.used}'}]}
+  - {id: end, why: w, when: {method: [INVITE, BYE], message: request}, do: [{reject: {status: 403}}]}
+  - {id: after-end, why: w, when: {method: BYE, message: request}, do: [{remove: X-Q}]}
+  - {id: responses, why: w, when: {method: BYE, message: response}, do: [{remove: X-Q}]}
+  - {id: stop, why: w, do: [{stop: true}]}
+  - {id: after-stop, why: w, do: [{remove: X-Q}]}
+  - {id: off, why: w, enabled: false, do: [{remove: X-Q}]}
+"""
+
+
+def test_warnings() -> None:
+    warnings = load_text(HEAD + DOUBTFUL.lstrip("\n"), "test.yaml").warnings
+    assert [str(one).removeprefix("test.yaml:").partition("; ")[0] for one in warnings] == [
+        '12:66: warning: "(?P<used>a)(?P<idle>b)" captures idle, which this rule never uses',
+        '13:42: warning: "unused" sets a variable that no rule uses, unused',
+        '5:10: warning: "late" never finds x-a: the rule gone on line 4 removes it before',
+        '11:10: warning: "swept" never finds x-z: the rule plain on line 9 removes it before',
+        '15:10: warning: "after-end" is never reached: the rule end on line 14 ends before it',
+        '18:10: warning: "after-stop" is never reached: the rule stop on line 17 ends before it',
+    ]
+
+
+def test_captures_and_variables_must_exist() -> None:
+    text = """
+  - id: a
+    why: w
+    when: {header: {name: X-A, matches: '(?P<user>.*)'}}
+    do: [{tag: '{capture.usr}'}, {note: '{capture.user} {var.none}'}]
+  - {id: b, why: w, do: [{tag: '{capture.user}'}]}
+"""
+    assert told(HEAD + text.lstrip("\n")) == [
+        '7:16 "{capture.usr}" names a capture that no pattern of this rule makes, {capture.usr} -> {capture.user}',
+        '7:41 "{capture.user} {var.none}" names a variable that nothing sets, {var.none}',
+        '8:32 "{capture.user}" names a capture that no pattern of this rule makes, {capture.user}',
+    ]
+
+
+# Includes
+
+
+def including(folder: Path, **includes: str) -> None:
+    for name, inner in includes.items():
+        action = f"include: {inner}" if inner else "remove: X-A"
+        (folder / f"{name}.yaml").write_text(
+            f"version: 1\nname: {name}\nrules: [{{id: r, why: w, do: [{{{action}}}]}}]\n"
+        )
+
+
+def test_includes(tmp_path: Path) -> None:
+    including(tmp_path, a="b", b="c", c="")
+    before = load_directory_or_files([tmp_path])
+    draft = apply_set(before["a"], "X-A: 1\nX-B: 2")
+    assert draft == ["rule:c/r"]
+    (tmp_path / "c.yaml").write_text((tmp_path / "c.yaml").read_text() + "# changed\n")
+    after = load_directory_or_files([tmp_path])
+    assert [name for name in before if before[name].version != after[name].version] == ["a", "b", "c"]
+
+
+def apply_set(rule_set: RuleSet, text: str) -> list[str]:
+    whole = message(text)
+    draft = Draft(whole)
+    rule_set.apply(draft, context())
+    return [change.step for change in draft.changes]
+
+
+def test_includes_that_can_not_be(tmp_path: Path) -> None:
+    including(tmp_path, a="b", b="a", c="d")
+    with pytest.raises(RuleFileError) as error:
+        load_directory_or_files([tmp_path])
+    assert [(one.column, one.what) for one in error.value.problems] == [(40, '"d" is no rule set that is loaded')]
+    including(tmp_path, c="a")
+    with pytest.raises(RuleFileError, match="includes in a circle, or too deep: a > b > a"):
+        load_directory_or_files([tmp_path])
+    with pytest.raises(RuleFileError, match='"b" is no rule set that is loaded'):
+        load_text((tmp_path / "a.yaml").read_text(), "a.yaml")
+
+
+@pytest.mark.parametrize("depth", [8, 12])
+def test_includes_that_multiply_are_bounded(tmp_path: Path, depth: int) -> None:
+    for number in range(depth):
+        actions = ", ".join([f"{{include: s{number + 1}}}"] * 10) if number < depth - 1 else "{remove: X-A}"
+        text = f"version: 1\nname: s{number}\nrules: [{{id: r, why: w, do: [{actions}]}}]\n"
+        (tmp_path / f"s{number}.yaml").write_text(text)
+    began = perf_counter()
+    with pytest.raises(RuleFileError, match="includes"):
+        load_directory_or_files([tmp_path])
+    assert perf_counter() - began < 5
