@@ -177,7 +177,7 @@ class Bench:
         """A flow to a hop; the bench keeps one for the caller and one for the target, as long as they live."""
         address = (hop.host, hop.port)
         for flow in (self.caller_flow, self.target_flow):
-            if address == flow.remote and not flow.closed:
+            if address == flow.remote and hop.transport == flow.transport and not flow.closed:
                 return flow
         flow = Flow(hop.transport, OURS, address, f"{OURS[0]}:{OURS[1]}", "udp" if hop.transport == "udp" else "")
         if address == TARGET:
