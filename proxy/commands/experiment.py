@@ -1,0 +1,45 @@
+"""`trunkline experiment report`: arms compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import orjson
+from rich.console import Console
+
+from proxy.commands.calls import CallsError, write_out
+from proxy.diagnosis.experiments import Experiment, experiments
+from proxy.storage.queries import StoreReader
+
+__all__ = ["print_experiments"]
+
+
+def print_experiments(reader: StoreReader, since: float | None, until: float | None, *, as_json: bool) -> None:
+    """Print the experiments of a range of time. Raises CallsError."""
+    try:
+        found = experiments(reader.facts(since, until))
+    except ImportError:
+        raise CallsError("experiments need SciPy: pip install 'trunkline[diagnose]'") from None
+    if as_json:
+        write_out(orjson.dumps([asdict(item) for item in found], option=orjson.OPT_INDENT_2), None)
+        return
+    console = Console(highlight=False, markup=False)
+    for experiment in found:
+        for line in _lines(experiment):
+            console.print(line, soft_wrap=True)
+    if not found:
+        console.print("No experiment: no tags `experiment:NAME=ARM`, and one rule set for all first attempts.")
+
+
+def _lines(experiment: Experiment) -> list[str]:
+    lines = [f"{experiment.name} ({experiment.unit})"]
+    for arm in experiment.arms:
+        interval = f"{100 * arm.low:.1f} to {100 * arm.high:.1f} %"
+        lines.append(f"  {arm.name}: {arm.answered} of {arm.calls}, {100 * arm.share:.1f} % (95 % interval {interval})")
+    for item in experiment.comparisons:
+        interval = f"{100 * item.low:+.1f} to {100 * item.high:+.1f}"
+        lines.append(
+            f"  {item.arm} against {item.against}: {100 * item.difference:+.1f} points "
+            f"(95 % interval {interval}), p = {item.p:.2g}; {item.verdict}"
+        )
+    return lines
