@@ -1,4 +1,4 @@
-"""The command line: `trunkline run | check | demo | ping | sim | version`.
+"""The command line: `trunkline run | check | calls | diagnose | demo | ping | sim | version`.
 
 Only typer is imported here; each command imports what it needs, so that `trunkline --help` is quick.
 """
@@ -13,6 +13,7 @@ import typer
 
 from proxy import __version__
 from proxy.commands.rules import rules_app
+from proxy.commands.evidence import add_evidence_commands
 from proxy.sim.commands import add_sim_commands
 
 __all__ = ["app", "main"]
@@ -74,6 +75,10 @@ CaFile = Annotated[
 Events = Annotated[
     Path | None, typer.Option("--events", metavar="FILE", help="File that gets every event as JSON lines.")
 ]
+Store = Annotated[
+    Path | None, typer.Option("--store", metavar="FILE", help="The call store. Default: see store.path in the docs.")
+]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no record of calls.")]
 Level = Annotated[LogLevel | None, typer.Option("--log-level", help="What the log on stdout holds. Default: info.")]
 
 
@@ -108,6 +113,8 @@ def run(
     tls_key: Key = None,
     tls_ca: CaFile = None,
     events: Events = None,
+    store: Store = None,
+    no_store: NoStore = False,
     log_level: Level = None,
 ) -> None:
     """Take calls and pass them on.
@@ -129,6 +136,8 @@ def run(
         tls__key=tls_key,
         tls__ca_file=tls_ca,
         events_file=events,
+        store__path=store,
+        store__enabled=False if no_store else None,
         log_level=log_level and log_level.value,
     )
     try:
@@ -154,6 +163,8 @@ def check(
     tls_key: Key = None,
     tls_ca: CaFile = None,
     events: Events = None,
+    store: Store = None,
+    no_store: NoStore = False,
     log_level: Level = None,
 ) -> None:
     """Check settings and rules, and show what `run` would use. With RULES only these files are checked.
@@ -180,6 +191,8 @@ def check(
                 tls__key=tls_key,
                 tls__ca_file=tls_ca,
                 events_file=events,
+                store__path=store,
+                store__enabled=False if no_store else None,
                 log_level=log_level and log_level.value,
             )
         )
@@ -252,6 +265,7 @@ def lint(
 
 
 add_sim_commands(app)
+add_evidence_commands(app)
 app.add_typer(rules_app, name="rules")
 
 

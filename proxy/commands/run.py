@@ -17,6 +17,8 @@ from proxy.commands.prepare import prepare
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
+from proxy.storage.paths import default_store
+from proxy.storage.sink import StoreSettings, StoreSink
 from proxy.transport.errors import ListenError, TlsError
 
 __all__ = ["run_proxy"]
@@ -38,6 +40,9 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
     sinks: list[Sink] = [JsonLinesSink(out, settings.log_level, redaction)]
     if events is not None:
         sinks.append(JsonLinesSink(events, "debug", redaction))
+    store = _store(settings)
+    if store is not None:
+        sinks.append(store)
     log = structlog.get_logger(__name__)
     log.info(
         "starting",
@@ -48,6 +53,9 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
     )
     for note in settings.notes():
         log.warning("settings-note", note=note)
+    if store is not None:
+        log.info("store", path=str(store.settings.path))
+        store.start()
     _raise_open_files()
     runtime = Runtime(
         prepared.config,
@@ -77,6 +85,25 @@ def _events_writer(settings: Settings) -> LineWriter | None:
         raise SettingsError(
             [f"events_file: {settings.events_file}: {(error.strerror or str(error)).lower()}"]
         ) from None
+
+
+def _store(settings: Settings) -> StoreSink | None:
+    wanted = settings.store
+    if not wanted.enabled:
+        return None
+    general = settings.redaction
+    redaction = Redaction(
+        general.mask_numbers if wanted.mask_numbers is None else wanted.mask_numbers,
+        general.mask_secrets if wanted.mask_secrets is None else wanted.mask_secrets,
+    )
+    return StoreSink(
+        StoreSettings(
+            path=wanted.path or default_store(),
+            max_age_s=wanted.max_age_days * 86_400,
+            max_bytes=wanted.max_mb * 1_000_000,
+            redaction=redaction,
+        )
+    )
 
 
 def _raise_open_files() -> None:

@@ -31,6 +31,8 @@ FLAGS: Final[Mapping[str, str]] = MappingProxyType(
         "tls.key": "--tls-key",
         "tls.ca_file": "--tls-ca",
         "events_file": "--events",
+        "store.path": "--store",
+        "store.enabled": "--no-store",
         "log_level": "--log-level",
     }
 )

@@ -21,6 +21,7 @@ from proxy.settings.sections import (
     RedactionSection,
     RetrySection,
     RouteSection,
+    StoreSection,
     TargetSection,
     TimersSection,
     TlsSection,
@@ -107,6 +108,7 @@ class Settings(BaseSettings):
     connections: ConnectionsSection = ConnectionsSection()
     limits: LimitsSection = LimitsSection()
     redaction: RedactionSection = RedactionSection()
+    store: StoreSection = StoreSection()
     events_file: Path | None = None
     """A file that gets every event, whatever the log level."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

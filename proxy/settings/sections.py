@@ -22,6 +22,7 @@ __all__ = [
     "RetrySection",
     "RouteSection",
     "Section",
+    "StoreSection",
     "TargetSection",
     "TimersSection",
     "TlsSection",
@@ -231,6 +232,23 @@ class RedactionSection(Section):
     """Whether phone numbers keep only their ends."""
     mask_secrets: bool = True
     """Whether SRTP keys, passwords and credentials are masked."""
+
+
+class StoreSection(Section):
+    """The call store: every call with its messages, in SQLite."""
+
+    enabled: bool = True
+    """Whether calls are stored."""
+    path: Path | None = None
+    """The file. Default: `calls.db` in systemd's state directory, else in `~/.local/state/trunkline`."""
+    max_age_days: float = Field(30.0, ge=0)
+    """Calls that are older are removed; 0 keeps them."""
+    max_mb: int = Field(2048, ge=0)
+    """Size of the file above which the oldest calls are removed, in megabytes; 0 for no limit."""
+    mask_numbers: bool | None = None
+    """Whether phone numbers in it keep only their ends. Default: as `redaction.mask_numbers`."""
+    mask_secrets: bool | None = None
+    """Whether keys, passwords and credentials in it are masked. Default: as `redaction.mask_secrets`."""
 
 
 class LimitsSection(Section):
