@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from proxy import __version__
-from proxy.commands.rules import rules_app
 from proxy.commands.evidence import add_evidence_commands
+from proxy.commands.rules import rules_app
 from proxy.sim.commands import add_sim_commands
 
 __all__ = ["app", "main"]
