@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 FUZZ_S ?= 300
 FUZZ_DIR ?= build/fuzz
 SOAK_S ?= 600
@@ -18,7 +19,7 @@ PYTHON ?=
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(VENV)/.installed ## Make .venv with Trunkline and the locked versions of what it needs
@@ -29,6 +30,10 @@ dev: $(VENV)/.installed-dev ## The same, with what tests and linters need
 .PHONY: demo
 demo: install ## Install, then place calls through Trunkline between two simulated neighbours
 	@$(BIN)/trunkline demo
+
+.PHONY: demo-diagnose
+demo-diagnose: install ## Place simulated calls with hidden causes of failure; see the diagnosis name them
+	@$(BIN)/trunkline demo-diagnose $(DEMO_ARGS)
 
 .PHONY: test
 test: dev system-tools ## Everything that CI runs: system tools, linters, types, tests

@@ -94,6 +94,7 @@ def run_demo(options: DemoOptions) -> int:
         console.print(f"{calls_were} refused at all {policy.max_attempts} attempts: no retry could save it.")
     _show_call(console, calls, through)
     console.print(f"\nEvery message and change of these calls: {options.out / 'events.jsonl'}", soft_wrap=True)
+    console.print(f"The same to search and draw: trunkline calls list --store {options.out / 'calls.db'}", soft_wrap=True)
     console.print(f"What `trunkline run` wrote to stdout: {options.out / 'trunkline.log'}", soft_wrap=True)
     console.print(f"Done in {time.monotonic() - started:.1f} s.")
     for problem in problems:
@@ -133,6 +134,8 @@ def _make_room(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("events.jsonl", "trunkline.log"):
         (out / name).unlink(missing_ok=True)
+    for path in out.glob("calls.db*"):
+        path.unlink()
     shutil.rmtree(out / "tls", ignore_errors=True)
 
 
@@ -230,6 +233,7 @@ async def _start_trunkline(
         *("--tls-key", str(certificate.key)),
         *("--tls-ca", str(certificate.ca_file)),
         *("--events", str(options.out / "events.jsonl")),
+        *("--store", str(options.out / "calls.db")),
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
     with (options.out / "trunkline.log").open("wb") as log:

@@ -3,11 +3,21 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 _MISSING = "missing tool: "
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes under test keep their call store away from the user's own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    patch.delenv("STATE_DIRECTORY", raising=False)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")
