@@ -68,6 +68,10 @@ class Screening:
             del self._peers[next(iter(self._peers))]
         self._peers[address] = None
 
+    def is_peer(self, flow: Flow) -> bool:
+        """Whether we have sent requests to where a flow leads, so that responses may come from there."""
+        return flow.remote[0] in self._peers or (flow.reliable and not flow.listener)
+
     def readable(self, flow: Flow, now: float) -> bool:
         """Whether a message is read at all: strangers get a few looks, since they may be a peer's other address."""
         if self.admits(flow) or flow.remote[0] in self._peers or self.gate.unknown(flow.remote[0], now):

@@ -20,6 +20,8 @@ from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.b2bua.screening import THIS_HOST, Screening
+from proxy.b2bua.strays import end_stray_session
+from proxy.b2bua.transfer import Transfer
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
@@ -417,12 +419,14 @@ class Stack:
     def on_stray_response(self, response: Response, flow: Flow, now: float) -> None:
         """A response that belongs to no transaction: it has come too late, or was never ours.
 
-        A forking proxy may send a 2xx even after a failure; the session behind it must not live on.
+        A forking proxy may send a 2xx even after a failure, or long after all; the session behind it must not live on.
         """
         if 200 <= response.status < 300 and response.cseq.method == "INVITE":
             tx = self._core.layer.find_client(response)
-            if tx is not None and isinstance(tx.user, (Attempt, GivenUp)):
+            if tx is not None and isinstance(tx.user, (Attempt, GivenUp, Transfer)):
                 tx.user.on_response(tx, response, now)
+                return
+            if self._screening.is_peer(flow) and end_stray_session(self._core, response, flow, now):
                 return
         self._core.record("dropped", now, "", {"flow": flow, "why": "stray response", "status": response.status})
 
