@@ -1,7 +1,7 @@
 """Good and bad traffic through a real `trunkline run` for a while: `python -m tests.soak.soak SECONDS`.
 
-Traffic runs once to warm up, then for the given time; before, between and after, everything may come to rest. Memory has
-to return to where it was after the warm-up, and every table has to be empty.
+Traffic runs once to warm up, then for the given time, and after both everything may come to rest. Memory has to return
+to where it was after the warm-up, and every table has to be empty.
 """
 
 from __future__ import annotations
