@@ -94,7 +94,8 @@ def run_demo(options: DemoOptions) -> int:
         console.print(f"{calls_were} refused at all {policy.max_attempts} attempts: no retry could save it.")
     _show_call(console, calls, through)
     console.print(f"\nEvery message and change of these calls: {options.out / 'events.jsonl'}", soft_wrap=True)
-    console.print(f"The same to search and draw: trunkline calls list --store {options.out / 'calls.db'}", soft_wrap=True)
+    store = options.out / "calls.db"
+    console.print(f"The same to search and draw: trunkline calls list --store {store}", soft_wrap=True)
     console.print(f"What `trunkline run` wrote to stdout: {options.out / 'trunkline.log'}", soft_wrap=True)
     console.print(f"Done in {time.monotonic() - started:.1f} s.")
     for problem in problems:
