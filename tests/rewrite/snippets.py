@@ -40,7 +40,8 @@ def apply(rule_set: RuleSet, whole: Message, facts: Context | None = None) -> Dr
     assert start_line == after.start_line
     assert lines == [item.line for item in after.headers]
     assert body == after.body
-    assert all(change.step.startswith(f"rule:{rule_set.name}/") for change in draft.changes)
+    names = {rule_set.name, *[include.name for include in rule_set.includes]}
+    assert {change.step.partition("/")[0].removeprefix("rule:") for change in draft.changes} <= names
     head_and_body = after.serialize()
     again = parse_message(head_and_body)
     assert [item.line for item in again.headers] == lines

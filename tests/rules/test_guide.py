@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 
 from proxy.rewrite.compiler import ACTIONS
-from proxy.rewrite.engine import RuleReject
+from proxy.rewrite.engine import Context, Decision, RuleReject, RuleSet
 from proxy.rewrite.match import HEADER_TESTS, SDP_FACTS, WHEN_KEYS
 from proxy.rewrite.nodes import Node, Report
 from proxy.rewrite.sdp_actions import SDP_OPERATIONS
 from proxy.rewrite.templates import VARIABLES
-from proxy.rulefiles import RuleFileError, load_text, parse_tree
+from proxy.rulefiles import RuleFileError, load_directory_or_files, load_text, parse_tree
+from proxy.ruletests import run_rule_tests
 from tests.rewrite.snippets import apply, context, message, rules, shown
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "rules.md"
@@ -45,7 +47,7 @@ def examples() -> Iterator[Example]:
     rule = before = ""
     facts: dict[str, str] = {}
     for heading, language, info, text in blocks():
-        if language == "yaml":
+        if language == "yaml" and not info:
             rule = text
         elif info.startswith("before"):
             before = text
@@ -57,21 +59,68 @@ def examples() -> Iterator[Example]:
 EXAMPLES = list(examples())
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{at}-{one.heading}" for at, one in enumerate(EXAMPLES)])
-def test_example(example: Example) -> None:
-    facts: dict[str, Any] = dict(example.facts)
+def facts_of(example: Example) -> dict[str, Any]:
+    """What is known beside the message, as arguments of a context."""
+    facts: dict[str, Any] = {name: text for name, text in example.facts.items() if "." not in name}
     if "attempt" in facts:
-        facts["attempt"] = int(example.facts["attempt"])
+        facts["attempt"] = int(facts["attempt"])
+    facts["tags"] = facts["tags"].split(",") if "tags" in facts else []
+    settings = {name: text for name, text in example.facts.items() if name.startswith("settings.")}
+    facts["settings"] = {name.removeprefix("settings."): text for name, text in settings.items()}
+    return facts
+
+
+def rule_set_of(example: Example, folder: Path) -> RuleSet:
+    """The example's rules; those that include others are put beside the whole file of the guide."""
+    if "include:" not in example.rule:
+        return rules(example.rule)
+    (whole_file,) = [text for _, language, info, text in blocks() if (language, info) == ("yaml", "file")]
+    (folder / "my-trunk.yaml").write_text(whole_file)
+    (folder / "test.yaml").write_text(f"version: 1\nname: test\nrules:\n{indent(example.rule, '  ')}")
+    return load_directory_or_files([folder])["test"]
+
+
+def told_of_call(found: Context) -> list[str]:
+    """What becomes of the call, in the words of the guide."""
+    decision = found.decision
+    assert decision is not None
+    told = [f"→ route {decision.target}"] if decision.target else []
+    if decision.retry is not None:
+        plan = decision.retry
+        told.append(
+            f"→ retry {plan.max_attempts} attempts"
+            + (f" in {plan.deadline_s} s" if plan.deadline_s else "")
+            + (f" on {', '.join(map(str, sorted(plan.statuses)))}" if plan.statuses else "")
+        )
+    return [*told, *[f"→ tag {tag}" for tag in found.tags or ()], *[f"→ note {text}" for _, text in found.notes or ()]]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{at}-{one.heading}" for at, one in enumerate(EXAMPLES)])
+def test_example(example: Example, tmp_path: Path) -> None:
     whole = message(example.before)
     direction = "b-to-a" if whole.start_line.startswith("SIP/2.0") else "a-to-b"
-    rule_set = rules(example.rule)
-    if example.after.startswith("rejected: "):
-        with pytest.raises(RuleReject) as refused:
-            apply(rule_set, whole, context(direction, **facts))
-        assert f"rejected: {refused.value.status} {refused.value.reason}" == example.after.strip()
+    rule_set = rule_set_of(example, tmp_path)
+    found = context(direction, **facts_of(example))
+    found.decision = Decision()
+    tags = list(found.tags or ())
+    if example.after.startswith(("rejected: ", "dropped")):
+        with pytest.raises(RuleReject) as error:
+            apply(rule_set, whole, found)
+        refused = error.value
+        told = "dropped" if refused.silent else f"rejected: {refused.status} {refused.reason}"
+        assert [told, *[f"{name}: {value}" for name, value in refused.headers]] == example.after.strip().split("\n")
         return
-    draft = apply(rule_set, whole, context(direction, **facts))
-    assert shown(draft, example.before) == example.after.strip("\n")
+    draft = apply(rule_set, whole, found)
+    found.tags = [tag for tag in found.tags or () if tag not in tags]
+    lines = [shown(draft, example.before), *told_of_call(found)]
+    assert "\n".join(lines) == example.after.strip("\n")
+
+
+def test_file_with_cases(tmp_path: Path) -> None:
+    (text,) = [text for _, language, info, text in blocks() if (language, info) == ("yaml", "file-with-cases")]
+    (tmp_path / "my-trunk.yaml").write_text(text)
+    results = run_rule_tests([tmp_path], mutate=True)
+    assert (len(results.cases), results.failed, results.survivors) == (2, [], [])
 
 
 def test_whole_file() -> None:

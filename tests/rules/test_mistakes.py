@@ -322,7 +322,7 @@ DOUBTFUL = """
 def test_warnings() -> None:
     warnings = load_text(HEAD + DOUBTFUL.lstrip("\n"), "test.yaml").warnings
     assert [str(one).removeprefix("test.yaml:").partition("; ")[0] for one in warnings] == [
-        '12:66: warning: "(?P<used>a)(?P<idle>b)" captures idle, which this rule never uses',
+        '12:60: warning: "(?P<used>a)(?P<idle>b)" captures idle, which this rule never uses',
         '13:42: warning: "unused" sets a variable that no rule uses, unused',
         '5:10: warning: "late" never finds x-a: the rule gone on line 4 removes it before',
         '11:10: warning: "swept" never finds x-z: the rule plain on line 9 removes it before',
