@@ -19,6 +19,7 @@ from proxy.audit.throttle import Throttle
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
+from proxy.garbage import GarbageCollection
 from proxy.rewrite.engine import RuleSet
 from proxy.rulereload import RuleReload, RuleSource
 from proxy.sip.errors import SipError
@@ -36,7 +37,6 @@ __all__ = ["Runtime", "StackFactory", "StackLike"]
 _GOODBYE_S: Final = 2.0
 _POLL_S: Final = 0.05
 _LOG_INTERVAL_S: Final = 10.0
-_GC_THRESHOLDS: Final = (25_000, 20, 50)
 
 
 class StackLike(Protocol):
@@ -160,6 +160,7 @@ class Runtime:
         self._faults = Throttle(_LOG_INTERVAL_S)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._garbage = GarbageCollection(lambda: self.stack.calls_in_progress)
         self._hurry: asyncio.Event | None = None
         self._log = structlog.get_logger(__name__)
 
@@ -203,7 +204,7 @@ class Runtime:
 
     async def _work(self, on_ready: Callable[[], None] | None) -> None:
         """From the first message to the last."""
-        _tune_gc()
+        self._garbage.start()
         asyncio.get_running_loop().set_exception_handler(self._loop_fault)
         try:
             self._log.info("started", listeners=[str(listener) for listener in self.listeners], pid=os.getpid())
@@ -294,6 +295,7 @@ class Runtime:
         self._watch.stop()
         if self._rules is not None:
             await self._rules.stop()
+        self._garbage.stop()
         self.stack.stop()
         for task in tuple(self._resolving):
             task.cancel()
@@ -447,15 +449,3 @@ def _resident_bytes() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _tune_gc() -> None:
-    """Spend little time on garbage collection.
-
-    What exists after start lives as long as the process: `freeze` takes it out of every later collection. Messages and
-    events are freed by reference counts; cycles (calls and their legs) are few, so that the young generation may grow
-    large before it is searched. The default of 700 objects would search several times for every call.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)

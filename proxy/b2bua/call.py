@@ -60,6 +60,7 @@ class Call:
         tags: what rules have tagged the call with.
     """
 
+    __deletable__ = ("invite", "leg_a")
     __slots__ = (
         "_limit_timer",
         "_outcomes",
@@ -571,6 +572,18 @@ class Call:
                 if isinstance(pending, Relay):
                     pending.abandon(now)
 
+    def release(self) -> bool:
+        """Let go of all that knows this call: it is freed at once, and the garbage collector, which would look at every
+        call in progress, has nothing to find. False when something may still happen to it."""
+        legs = [self.leg_a] if self.leg_b is None else [self.leg_a, self.leg_b]
+        if not all(leg.ended and leg.idle for leg in legs):
+            return False
+        for leg in legs:
+            leg.release()
+        self.leg_b = self.attempt = self.transfer = None
+        del self.leg_a, self.invite
+        return True
+
     def _stop_timers(self) -> None:
         for timer in (self._retry_timer, self._ring_timer, self._limit_timer):
             if timer is not None:
@@ -587,6 +600,7 @@ class Call:
         if not answered:
             self.leg_a.close()
         self.core.calls.pop(self.id, None)
+        self.core.bury(self, now)
         fields = self._facts()
         fields.update(
             outcome="answered" if answered else "cancelled" if status == 487 else "failed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,6 +87,7 @@ class Core:
         self.capabilities: list[Header] = []
         self.reply_capabilities: list[Header] = []
         self.rejections = RejectionCache(_REJECTION_T1 * config.timers.t1_s)
+        self._ended: deque[tuple[float, Call]] = deque()
         self.udp_only: set[tuple[str, int]] = set()
         self._searches: dict[int, _Search] = {}
         self._bad_hops: dict[_Address, float] = {}
@@ -134,6 +136,18 @@ class Core:
         if source is not None:
             fields["source"] = source
         self.effects.append(Record(Event("message", now, call, leg, attempt, fields)))
+
+    def bury(self, call: Call, now: float) -> None:
+        """Release a call that has ended once its last transactions have too."""
+        self._ended.append((now + 64 * self.config.timers.t1_s, call))
+
+    def release_ended(self, now: float) -> None:
+        """Let go of the calls whose time has come. Nobody is woken for it: it is done when timers are run."""
+        ended = self._ended
+        while ended and ended[0][0] <= now:
+            call = ended.popleft()[1]
+            if not call.release():
+                self.bury(call, now)
 
     def find_flow(self, uri: Uri, user: FlowUser, hops: list[Hop] | None = None) -> int:
         """Ask for a flow to a URI; `user` hears of it. Returns a token for `forget_search`.

@@ -65,6 +65,7 @@ class Leg:
         origin: what keeps the o= line as the peer knows it, once its session goes on with somebody else.
     """
 
+    __deletable__ = ("keeper",)
     __slots__ = (
         "_ack_data",
         "_ack_seq",
@@ -151,6 +152,16 @@ class Leg:
         self.dialog.retag(tag)
         self._tags.append(tag)
         self.core.legs[(self.dialog.call_id, tag)] = self
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits: no ACK, no BYE, no flow."""
+        return self._ok_timer is None and self._bye_waiting is None and self._settling is None
+
+    def release(self) -> None:
+        """Let go of all that knows this leg. For its call, once nothing can happen to it any more."""
+        self.peer = None
+        del self.keeper
 
     def learn(self, message: Message) -> None:
         """Note what a message of the peer tells about it: its session, and whether it takes UPDATE."""

@@ -119,6 +119,7 @@ class Stack:
         if due is not None:
             self._screening.gate.lag(now - due, now)
         timers.run(now)
+        self._core.release_ended(now)
 
     def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
         """Use other rule sets for new calls; calls in progress keep those that they began with.

@@ -91,6 +91,44 @@ def check_line(line: str) -> None:
             raise ValueError(error.reason) from None
 
 
+class Text:
+    """The lines of a description and where its session level ends, shared by a Session and its views, so that they
+    need not know each other: such circles are only found by the garbage collector.
+    """
+
+    __slots__ = ("lines", "session_end")
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines: list[str] = lines
+        self.session_end: int = len(lines)
+
+    def first_line(self, letter: str, start: int = 0, end: int | None = None) -> int:
+        """The index of the first line of type `letter` from `start` to `end` (default: the session level), or -1."""
+        prefix = letter + "="
+        lines = self.lines
+        for i in range(start, self.session_end if end is None else end):
+            if lines[i].startswith(prefix):
+                return i
+        return -1
+
+    def connection_between(self, start: int, end: int) -> str | None:
+        """The address of the first c= line in lines[start:end], without TTL and count."""
+        i = self.first_line("c", start, end)
+        fields = self.lines[i][2:].split() if i >= 0 else []
+        return fields[2].partition("/")[0] if len(fields) >= 3 else None
+
+    def attributes_between(self, start: int, end: int) -> list[tuple[str, str | None]]:
+        """(name, value) of every a= line in lines[start:end]."""
+        return [attribute_of(line) for line in self.lines[start:end] if line.startswith("a=")]
+
+    def first_direction(self, start: int, end: int) -> str | None:
+        """The first direction attribute in lines[start:end]."""
+        for line in self.lines[start:end]:
+            if line.startswith("a=") and line[2:].rstrip() in DIRECTIONS:
+                return line[2:].rstrip()
+        return None
+
+
 class Media:
     """A view of one media section of a Session. It follows the edits of other lines than m-lines that come or go.
 
@@ -98,10 +136,10 @@ class Media:
     `Session.lines`; `kind`, `port`, `port_count`, `protocol` and `formats` are the fields of the m= line.
     """
 
-    __slots__ = ("_codecs", "end", "formats", "index", "kind", "port", "port_count", "protocol", "session", "start")
+    __slots__ = ("_codecs", "end", "formats", "index", "kind", "port", "port_count", "protocol", "start", "text")
 
-    def __init__(self, session: "Session", index: int, start: int, end: int) -> None:
-        self.session: Session = session
+    def __init__(self, text: Text, index: int, start: int, end: int) -> None:
+        self.text: Text = text
         self.index: int = index
         self.start: int = start
         self.end: int = end
@@ -117,7 +155,7 @@ class Media:
     @property
     def line(self) -> str:
         """The m= line as it stands."""
-        return self.session.lines[self.start]
+        return self.text.lines[self.start]
 
     def line_with(
         self, port: int | None = None, protocol: str | None = None, formats: Sequence[str] | None = None
@@ -148,17 +186,19 @@ class Media:
     @property
     def direction(self) -> str:
         """The section's own direction, else the session's, else "sendrecv" (RFC 8866 6.7)."""
-        return self.own_direction or self.session.direction
+        return self.own_direction or self.text.first_direction(0, self.text.session_end) or "sendrecv"
 
     @property
     def own_direction(self) -> str | None:
         """The direction written in this section; None if it is inherited."""
-        return self.session.first_direction(self.start + 1, self.end)
+        return self.text.first_direction(self.start + 1, self.end)
 
     @property
     def connection_address(self) -> str | None:
         """The address of the section's c= line, else of the session's; None when there is neither. Without TTL."""
-        return self.session.connection_between(self.start + 1, self.end) or self.session.connection_address
+        return self.text.connection_between(self.start + 1, self.end) or self.text.connection_between(
+            0, self.text.session_end
+        )
 
     @property
     def codecs(self) -> list[Codec]:
@@ -175,7 +215,7 @@ class Media:
     def _read_codecs(self) -> list[Codec]:
         maps: dict[str, tuple[str, int, int]] = {}
         params: dict[str, str] = {}
-        lines = self.session.lines
+        lines = self.text.lines
         for i in range(self.start + 1, self.end):
             line = lines[i]
             if line.startswith("a=rtpmap:"):
@@ -204,7 +244,7 @@ class Media:
     def crypto(self) -> list[Crypto]:
         """The well-formed a=crypto attributes, in their order."""
         parsed: list[Crypto] = []
-        for line in self.session.lines[self.start + 1 : self.end]:
+        for line in self.text.lines[self.start + 1 : self.end]:
             if line.startswith("a=crypto:"):
                 crypto = Crypto.parse(line[9:])
                 if crypto is not None:
@@ -228,7 +268,7 @@ class Media:
 
     def attributes(self) -> list[tuple[str, str | None]]:
         """(name, value) of every a= line of this section, in order; value None for property attributes."""
-        return self.session.attributes_between(self.start + 1, self.end)
+        return self.text.attributes_between(self.start + 1, self.end)
 
     def attribute(self, name: str) -> str | None:
         """The value of the first attribute `name` of this section; "" for a property attribute, None when absent."""
@@ -245,10 +285,11 @@ class Session:
     line and nothing else; an edited session goes out that way in any case.
     """
 
-    __slots__ = ("_media", "_raw", "is_canonical", "lines")
+    __slots__ = ("_media", "_raw", "_text", "is_canonical", "lines")
 
     def __init__(self, lines: list[str], raw: bytes | None, is_canonical: bool) -> None:
         self.lines: list[str] = lines
+        self._text: Text = Text(lines)
         self._raw: bytes | None = raw
         self.is_canonical: bool = is_canonical
         self._media: list[Media] = self._scan()
@@ -319,10 +360,11 @@ class Session:
                 raise SdpError(f"line {i + 1} of the session description is not of the form type=value: {line}")
             if line[0] == "m":
                 starts.append(i)
+        self._text.session_end = starts[0] if starts else len(lines)
         if not starts:
             return []
         ends = [*starts[1:], len(lines)]
-        return [Media(self, index, start, ends[index]) for index, start in enumerate(starts)]
+        return [Media(self._text, index, start, ends[index]) for index, start in enumerate(starts)]
 
     def apply(self, index: int, before: str | None, after: str | None) -> None:
         """Make one recorded edit: put `after` in place of the line `before` at `index`.
@@ -360,37 +402,28 @@ class Session:
                 media.start += shift
             if media.end > index or (shift > 0 and media.end == index):
                 media.end += shift
+        self._text.session_end = self._media[0].start if self._media else len(lines)
 
     @property
     def session_end(self) -> int:
         """The index after the last session-level line."""
-        return self._media[0].start if self._media else len(self.lines)
+        return self._text.session_end
 
     def first_line(self, letter: str, start: int = 0, end: int | None = None) -> int:
         """The index of the first line of type `letter` from `start` to `end` (default: the session level), or -1."""
-        prefix = letter + "="
-        lines = self.lines
-        for i in range(start, self.session_end if end is None else end):
-            if lines[i].startswith(prefix):
-                return i
-        return -1
+        return self._text.first_line(letter, start, end)
 
     def connection_between(self, start: int, end: int) -> str | None:
         """The address of the first c= line in lines[start:end], without TTL and count."""
-        i = self.first_line("c", start, end)
-        fields = self.lines[i][2:].split() if i >= 0 else []
-        return fields[2].partition("/")[0] if len(fields) >= 3 else None
+        return self._text.connection_between(start, end)
 
     def attributes_between(self, start: int, end: int) -> list[tuple[str, str | None]]:
         """(name, value) of every a= line in lines[start:end]."""
-        return [attribute_of(line) for line in self.lines[start:end] if line.startswith("a=")]
+        return self._text.attributes_between(start, end)
 
     def first_direction(self, start: int, end: int) -> str | None:
         """The first direction attribute in lines[start:end]."""
-        for line in self.lines[start:end]:
-            if line.startswith("a=") and line[2:].rstrip() in DIRECTIONS:
-                return line[2:].rstrip()
-        return None
+        return self._text.first_direction(start, end)
 
     def attributes(self) -> list[tuple[str, str | None]]:
         """(name, value) of every session-level a= line, in order; value None for property attributes."""

@@ -35,6 +35,24 @@ class ClientUser(Protocol):
         """The request could not be sent, or the connection was lost before the final response."""
 
 
+class _Nobody:
+    """The user of a transaction that has ended."""
+
+    __slots__ = ()
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """Nothing."""
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """Nothing."""
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """Nothing."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class ClientTransaction:
     """One request on its way. Made by `TransactionLayer.send_request`.
 
@@ -131,6 +149,9 @@ class ClientTransaction:
         self.state = target
         for action in actions:
             action(self, response, now)
+        if target == State.TERMINATED and event != Event.TRANSPORT_ERROR:
+            # No circle is left for the garbage collector. After an ACK that can't be sent the response is still told.
+            self.user = _NOBODY
 
     def _send(self, _response: Response | None, now: float) -> None:
         flow = self.flow

@@ -114,6 +114,9 @@ class ServerTransaction:
         self.state = target
         for action in actions:
             action(self, message, flow, now)
+        if target == State.TERMINATED and event != Event.FINAL:
+            # No circle is left for the garbage collector. After a final response its failure may still be told.
+            self.user = None
 
     def _deliver_request(self, _message: Message | None, _flow: Flow, now: float) -> None:
         layer = self._layer

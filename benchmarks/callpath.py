@@ -1,0 +1,281 @@
+"""What a whole call costs inside the stack, without sockets: `python -m benchmarks.callpath`.
+
+A caller of Twilio's shape, a target that rings and answers, ACK and BYE: 8 messages in, 9 out (13 on the wire at each
+hop of a real call). The clock goes on as at a steady rate, so that timers fire and transactions end as they do in life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import json
+import os
+import pstats
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+from time import perf_counter, process_time
+
+from proxy.b2bua.config import Network, RetryPolicy, StackConfig, Target
+from proxy.b2bua.effects import Open, Resolve, Send
+from proxy.b2bua.stack import Stack
+from proxy.rulefiles import load_file
+from proxy.sip import message as sip_message
+from proxy.sip.flow import Flow
+from proxy.sip.uri import parse_uri
+
+RULES = Path(__file__).resolve().parents[1] / "rules"
+RATE = 100.0
+OURS = ("198.51.100.1", 5060)
+CALLER = ("192.0.2.10", 5060)
+TARGET = ("203.0.113.5", 5060)
+
+_INVITE_HEAD = """INVITE sip:+15550100001@198.51.100.1:5060 SIP/2.0
+Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-{n}-1
+From: <sip:+15550100002@trunk.pstn.example.net:5060>;tag={n}_uac
+To: <sip:+15550100001@198.51.100.1:5060>
+CSeq: 29044 INVITE
+Max-Forwards: 60
+P-Asserted-Identity: <sip:+15550100002@198.51.100.12:5060>
+Diversion: <sip:+15550100001@twilio.example>;reason=unconditional
+Call-ID: {n}-1311@192.0.2.10
+Contact: <sip:+15550100002@192.0.2.10:5060;transport=UDP>
+Allow: ACK,BYE,CANCEL,INVITE,OPTIONS,REFER,NOTIFY
+X-Twilio-AccountSid: AC00000000000000000000000000000000
+X-Twilio-CallSid: CA{n}
+User-Agent: Twilio Gateway
+Content-Type: application/sdp
+Content-Length: {length}
+
+"""
+_OFFER = """v=0
+o=root 1311022221 1311022221 IN IP4 172.18.165.214
+s=Twilio Media Gateway
+c=IN IP4 203.0.113.121
+t=0 0
+m=audio 12692 RTP/AVP 0 8 101
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:101 telephone-event/8000
+a=fmtp:101 0-16
+a=ptime:20
+a=maxptime:20
+a=sendrecv
+"""
+_ANSWER = """v=0
+o=- 2113971860 2113971862 IN IP4 203.0.113.219
+s=OAI
+c=IN IP4 203.0.113.219
+t=0 0
+m=audio 43955 RTP/AVP 0 101
+a=rtpmap:101 telephone-event/8000
+a=fmtp:101 0-16
+a=ptime:20
+a=rtpmap:0 PCMU/8000
+"""
+_REQUEST = """{method} sip:trunkline@198.51.100.1:5060 SIP/2.0
+Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-{n}-{seq}{method}
+From: <sip:+15550100002@trunk.pstn.example.net:5060>;tag={n}_uac
+To: <sip:+15550100001@198.51.100.1:5060>;tag={tag}
+CSeq: {seq} {method}
+Max-Forwards: 70
+Call-ID: {n}-1311@192.0.2.10
+{extra}Content-Length: 0
+
+"""
+
+
+def _wire(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+INVITE_HEAD, OFFER, ANSWER, REQUEST = _wire(_INVITE_HEAD), _wire(_OFFER), _wire(_ANSWER), _wire(_REQUEST)
+REASON = 'Reason: Q.850;cause=16;text="Normal call clearing"\r\n'
+
+
+class Driver:
+    """Plays both neighbours of a stack and counts the time that passes inside of it."""
+
+    def __init__(self, rules: str) -> None:
+        everywhere = (Network(4, 0, 2**32 - 1, "0.0.0.0/0"),)
+        rule_set = load_file(RULES / f"{rules}.yaml")
+        self._numbers = iter(range(1, 10**9))
+        self.stack = Stack(
+            StackConfig(
+                targets={"main": Target("main", parse_uri("sip:agent@203.0.113.5"))},
+                rules={rule_set.name: rule_set},
+                default_rules=rule_set.name,
+                allow=everywhere,
+                public_address=OURS[0],
+                retry=RetryPolicy(),
+            ),
+            lambda: os.urandom(10).hex(),
+            lambda: 0.5,
+        )
+        ours = f"{OURS[0]}:{OURS[1]}"
+        self.caller = Flow("udp", OURS, CALLER, ours, listener="udp")
+        self.target = Flow("udp", OURS, TARGET, ours, listener="udp")
+        self.now = 1000.0
+        self.spent = 0.0
+        self.by_step: Counter[str] = Counter()
+        self.events = 0
+        self._to_caller: list[bytes] = []
+        self._to_target: list[bytes] = []
+        self.profile: cProfile.Profile | None = None
+
+    def _receive(self, label: str, data: bytes, flow: Flow) -> None:
+        stack = self.stack
+        self._to_caller, self._to_target = [], []
+        profile = self.profile
+        if profile is not None:
+            profile.enable()
+        began = perf_counter()
+        stack.receive(data, flow, self.now)
+        effects = stack.take_effects()
+        spent = perf_counter() - began
+        if profile is not None:
+            profile.disable()
+        while effects:
+            answers: list[tuple[bool, int]] = []
+            for effect in effects:
+                if isinstance(effect, Send):
+                    (self._to_caller if effect.flow is self.caller else self._to_target).append(effect.data)
+                elif isinstance(effect, Resolve):
+                    answers.append((True, effect.token))
+                elif isinstance(effect, Open):
+                    answers.append((False, effect.token))
+                else:
+                    self.events += 1
+            if profile is not None:
+                profile.enable()
+            began = perf_counter()
+            for resolve, token in answers:
+                if resolve:
+                    stack.resolved(token, [_HOP], self.now)
+                else:
+                    stack.flow_opened(token, self.target, self.now)
+            effects = stack.take_effects()
+            spent += perf_counter() - began
+            if profile is not None:
+                profile.disable()
+        self.spent += spent
+        self.by_step[label] += round(spent * 1e9)
+
+    def hold(self) -> tuple[str, list[str]]:
+        """Place one call and have it answered; returns its number and the lines of leg B's INVITE."""
+        n = str(next(self._numbers))
+        self.now += 1.0 / RATE
+        began = perf_counter()
+        self.stack.handle_timers(self.now)
+        spent = perf_counter() - began
+        self.spent += spent
+        self.by_step["timers"] += round(spent * 1e9)
+        invite = (INVITE_HEAD.format(n=n, length=len(OFFER)) + OFFER).encode()
+        self._receive("INVITE", invite, self.caller)
+        lines = self._to_target[0].decode().split("\r\n")
+        self._respond("100", lines, "100 Trying", "")
+        self._respond("180", lines, "180 Ringing", f";tag={n}_uas")
+        self._respond("200", lines, "200 OK", f";tag={n}_uas", ANSWER)
+        reply = self._to_caller[-1].decode()
+        tag = reply.partition("\r\nTo: ")[2].partition("\r\n")[0].rpartition("tag=")[2]
+        self._receive("ACK", REQUEST.format(method="ACK", n=n, seq=29044, tag=tag, extra="").encode(), self.caller)
+        return f"{n} {tag}", lines
+
+    def call(self) -> None:
+        """One whole call."""
+        name, lines = self.hold()
+        n, _, tag = name.partition(" ")
+        bye = REQUEST.format(method="BYE", n=n, seq=29045, tag=tag, extra=REASON)
+        self._receive("BYE", bye.encode(), self.caller)
+        lines = self._to_target[0].decode().split("\r\n")
+        self._respond("200 BYE", lines, "200 OK", "")
+
+    def _respond(self, label: str, lines: list[str], status: str, tag: str, body: str = "") -> None:
+        out = [f"SIP/2.0 {status}"]
+        for line in lines:
+            if line.startswith(("Via:", "From:", "Call-ID:", "CSeq:")):
+                out.append(line)
+            elif line.startswith("To:"):
+                out.append(line + tag)
+        out += ["Contact: <sip:OAI@203.0.113.5:5060>", f"Content-Length: {len(body)}", "", body]
+        self._receive(label, "\r\n".join(out).encode(), self.target)
+
+
+from proxy.sip.flow import Hop  # noqa: E402
+
+_HOP = Hop("udp", TARGET[0], TARGET[1])
+
+
+def measure(driver: Driver, calls: int, rounds: int) -> list[float]:
+    """Microseconds per call inside the stack, a figure a round."""
+    figures: list[float] = []
+    for _ in range(rounds):
+        driver.spent = 0.0
+        for _ in range(calls):
+            driver.call()
+        figures.append(driver.spent / calls * 1e6)
+    return figures
+
+
+def held_bytes(rules: str, calls: int) -> float:
+    """Bytes of resident memory per call in progress, once its transactions have ended."""
+
+    def resident() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    driver = Driver(rules)
+    for _ in range(200):
+        driver.call()
+    before = resident()
+    for _ in range(calls):
+        driver.hold()
+    return (resident() - before) / calls
+
+
+def main() -> None:
+    """Print the figures, or a profile."""
+    parser = argparse.ArgumentParser(description="CPU of one whole call inside the stack, without sockets.")
+    parser.add_argument("--calls", type=int, default=1000, help="calls a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rules", default="twilio-openai")
+    parser.add_argument("--profile", action="store_true", help="print where time goes instead")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    driver = Driver(options.rules)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    measure(driver, 3500, 1)  # past 64*T1, so that transactions end as fast as new ones begin
+    if options.profile:
+        driver.profile = cProfile.Profile()
+        measure(driver, options.calls, 1)
+        stats = pstats.Stats(driver.profile)
+        stats.sort_stats("tottime").print_stats(45)
+        return
+    driver.by_step.clear()
+    began = process_time()
+    figures = measure(driver, options.calls, options.rounds)
+    process = process_time() - began
+    count = options.calls * options.rounds
+    compiled = not sys.modules[sip_message.__name__].__file__.endswith(".py")  # type: ignore[union-attr]
+    result = {
+        "us_per_call_best": round(min(figures), 1),
+        "us_per_call_median": round(statistics.median(figures), 1),
+        "by_step_us": {label: round(spent / count / 1e3, 1) for label, spent in driver.by_step.items()},
+        "us_with_driver": round(process / count * 1e6, 1),
+        "events_per_call": round(driver.events / (count + 3500), 1),
+        "compiled": compiled,
+        "rules": options.rules,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:20} {value}")
+
+
+if __name__ == "__main__":
+    main()
