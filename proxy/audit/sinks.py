@@ -21,6 +21,7 @@ _EVENT_LEVEL: Final = {
     "call-end": "info",
     "dropped": "info",
     "limit-reached": "info",
+    "refer": "info",
     "refused": "info",
     "target-down": "info",
     "target-up": "info",
