@@ -325,10 +325,10 @@ class StoreReader:
             if value is not None:
                 add(f"{name} = ?", value)
         if wanted.tag is not None:
-            add("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", wanted.tag)
+            add("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.value = ?)", wanted.tag)
         if wanted.rule is not None:
             name = wanted.rule.removeprefix("rule:")
-            add("rule_hits IN (SELECT id FROM sets, json_each(sets.items) WHERE value = ?)", name)
+            add("rule_hits IN (SELECT sets.id FROM sets, json_each(sets.items) AS name WHERE name.value = ?)", name)
         if wanted.text is not None:
             sql = "key IN (SELECT key FROM calls WHERE id = ? UNION SELECT key FROM calls WHERE call_id = ?"
             sql += " UNION SELECT key FROM calls WHERE call_sid = ? UNION SELECT call FROM attempts WHERE call_id = ?)"
