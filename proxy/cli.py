@@ -79,6 +79,10 @@ Store = Annotated[
     Path | None, typer.Option("--store", metavar="FILE", help="The call store. Default: see store.path in the docs.")
 ]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no record of calls.")]
+Admin = Annotated[
+    str | None,
+    typer.Option("--admin", metavar="[ADDRESS:]PORT", help="Serve dashboard, metrics and health there."),
+]
 Level = Annotated[LogLevel | None, typer.Option("--log-level", help="What the log on stdout holds. Default: info.")]
 
 
@@ -113,6 +117,7 @@ def run(
     tls_key: Key = None,
     tls_ca: CaFile = None,
     events: Events = None,
+    admin: Admin = None,
     store: Store = None,
     no_store: NoStore = False,
     log_level: Level = None,
@@ -136,6 +141,7 @@ def run(
         tls__key=tls_key,
         tls__ca_file=tls_ca,
         events_file=events,
+        admin__listen=admin,
         store__path=store,
         store__enabled=False if no_store else None,
         log_level=log_level and log_level.value,
@@ -163,6 +169,7 @@ def check(
     tls_key: Key = None,
     tls_ca: CaFile = None,
     events: Events = None,
+    admin: Admin = None,
     store: Store = None,
     no_store: NoStore = False,
     log_level: Level = None,
@@ -191,6 +198,7 @@ def check(
                 tls__key=tls_key,
                 tls__ca_file=tls_ca,
                 events_file=events,
+                admin__listen=admin,
                 store__path=store,
                 store__enabled=False if no_store else None,
                 log_level=log_level and log_level.value,

@@ -169,6 +169,11 @@ class Runtime:
         """Where the process listens, with the real ports, after `start`."""
         return self.transports.listeners
 
+    @property
+    def draining(self) -> bool:
+        """Whether no new calls are taken any more."""
+        return self._stopping is not None and self._stopping.is_set()
+
     # The life of the process
 
     async def start(self) -> None:
@@ -351,6 +356,10 @@ class Runtime:
         self._drive(self.stack.handle_timers)
 
     # Effects
+
+    def drive(self, step: Callable[..., None], *arguments: object) -> None:
+        """Call a method of the stack with the time, then do what it wants. To be called in the event loop."""
+        self._drive(step, *arguments)
 
     def _drive(self, step: Callable[..., None], *arguments: object) -> None:
         """Call the stack with the time, then do what it wants. A fault in it stays with this one step."""

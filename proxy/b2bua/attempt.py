@@ -75,6 +75,7 @@ class Attempt:
         "_search",
         "_timer",
         "_unwanted",
+        "_webhook_timer",
         "call",
         "core",
         "ended",
@@ -118,6 +119,7 @@ class Attempt:
         self._hop_timer: Timer | None = None
         self._hops: list[Hop] = []
         self._timer: Timer | None = None
+        self._webhook_timer: Timer | None = None
         self._search = 0
         self._cseq = 1
         self._rseq: dict[str, int] = {}
@@ -184,6 +186,28 @@ class Attempt:
         if self._hops:
             limit_s = self.core.config.retry.hop_timeout_s
             self._hop_timer = self.core.timers.schedule(now + limit_s, self._on_silence)
+        self._await_webhook(now)
+
+    def _await_webhook(self, now: float) -> None:
+        """Have the attempt given up when its webhook never comes, if webhooks pass by us and another attempt may."""
+        policy = self.call.retry
+        limit_s = policy.no_webhook_after_s
+        if limit_s and self.core.webhooks_seen and policy.on_timeout and self.number < policy.max_attempts:
+            self.webhook_seen()
+            self._webhook_timer = self.core.timers.schedule(now + limit_s, self._on_no_webhook)
+
+    def webhook_seen(self) -> None:
+        """Its webhook came: it may take its time."""
+        if self._webhook_timer is not None:
+            self._webhook_timer.cancel()
+            self._webhook_timer = None
+
+    def _on_no_webhook(self, now: float) -> None:
+        """The target took the INVITE, and nobody was told of it: no accept can come."""
+        self._webhook_timer = None
+        policy = self.call.retry
+        if now - self.call.started + policy.backoff_max_s < policy.deadline_s and self.wanted:
+            self._time_out(now, f"no webhook in {policy.no_webhook_after_s:g} s")
 
     def _goes_by_tcp(self, request: Request, flow: Flow, now: float) -> bool:
         """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
@@ -436,13 +460,17 @@ class Attempt:
     # How it ends
 
     def _give_up(self, now: float) -> None:
-        """The target has taken too long: end this attempt there, and let the call decide what follows."""
+        """The target has taken too long."""
         self._timer = None
+        self._time_out(now, f"no answer in {now - self.started:.1f} s")
+
+    def _time_out(self, now: float, detail: str) -> None:
+        """End this attempt there, and let the call decide what follows."""
         if self.ended or self.progressed:
             return
         self.cancel(now, (header("Reason", 'SIP;cause=408;text="No answer in time"'),))
         outcome = Outcome("timeout", 408, "Request Timeout")
-        self.end(now, outcome.status, outcome.reason, outcome.kind, f"no answer in {now - self.started:.1f} s")
+        self.end(now, outcome.status, outcome.reason, outcome.kind, detail)
         self.call.on_attempt_failed(self, outcome, None, now)
 
     def cancel(self, now: float, extra: tuple[Header, ...]) -> None:
@@ -493,6 +521,7 @@ class Attempt:
             return
         self.ended = True
         self._stop_hop_timer()
+        self.webhook_seen()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

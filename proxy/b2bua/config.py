@@ -54,6 +54,7 @@ class RetryPolicy:
         answer_timeout_s: how long one attempt may go without a provisional or final answer other than 100.
         hop_timeout_s: how long one address of a target may go without any answer, 100 included, before the next one is
             tried within the same attempt.
+        no_webhook_after_s: how long an attempt may go without its webhook once webhooks pass by us; 0 for ever.
         deadline_s: from the caller's INVITE on, the time after which no new attempt starts and a running one without
             an answer ends.
         backoff_initial_s, backoff_factor, backoff_max_s: the wait before attempt 2, its growth, its ceiling.
@@ -67,6 +68,7 @@ class RetryPolicy:
     max_attempts: int = 6
     answer_timeout_s: float = 8.0
     hop_timeout_s: float = 2.5
+    no_webhook_after_s: float = 0.0
     deadline_s: float = 25.0
     backoff_initial_s: float = 0.2
     backoff_factor: float = 2.0

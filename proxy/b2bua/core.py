@@ -68,6 +68,7 @@ class Core:
         udp_only: the addresses that refused a TCP connection when a request was too large for UDP.
         health: which targets are up; the stack sets it before the first call.
         effects: what the runtime has to do, in order.
+        webhooks_seen: how many webhooks have passed by us.
         capabilities: Allow and User-Agent for requests, `reply_capabilities`: Allow and Server for responses.
     """
 
@@ -88,6 +89,7 @@ class Core:
         self.reply_capabilities: list[Header] = []
         self.rejections = RejectionCache(_REJECTION_T1 * config.timers.t1_s)
         self._ended: deque[tuple[float, Call]] = deque()
+        self.webhooks_seen = 0
         self.udp_only: set[tuple[str, int]] = set()
         self._searches: dict[int, _Search] = {}
         self._bad_hops: dict[_Address, float] = {}

@@ -22,6 +22,7 @@ from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.b2bua.screening import THIS_HOST, Screening
 from proxy.b2bua.strays import end_stray_session
 from proxy.b2bua.transfer import Transfer
+from proxy.b2bua.webhooks import Webhooks
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
@@ -45,6 +46,9 @@ class Stack:
         config: what `settings` made of environment, file and flags.
         new_id: gives a fresh token of at least 64 random bits, letters and digits only.
         random: gives a number from 0 up to, not including, 1.
+
+    Attributes:
+        webhooks: takes what the webhook tap sees.
     """
 
     def __init__(self, config: StackConfig, new_id: Callable[[], str], random: Callable[[], float]) -> None:
@@ -56,6 +60,7 @@ class Stack:
         self._core.health = Health(self._core)
         self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
         self._screening = Screening(self._core)
+        self.webhooks = Webhooks(self._core)
         self.dropped = self.rules_reloaded = self.rules_reload_failed = 0
 
     # What the owner calls

@@ -13,6 +13,7 @@ import uvloop
 from proxy import __version__
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import JsonLinesSink, LineWriter, Sink, configure_logs
+from proxy.commands.observe import Observers
 from proxy.commands.prepare import prepare
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
@@ -43,6 +44,8 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
     store = _store(settings)
     if store is not None:
         sinks.append(store)
+    observers = Observers(settings, redaction, store)
+    sinks += observers.sinks
     log = structlog.get_logger(__name__)
     log.info(
         "starting",
@@ -68,10 +71,11 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
     )
     try:
-        uvloop.run(runtime.run())
+        uvloop.run(runtime.run(lambda: observers.start(runtime)))
     except (ListenError, TlsError) as error:
         raise SettingsError([str(error)]) from None
     finally:
+        observers.stop()
         for sink in sinks:
             sink.close()
 
@@ -102,6 +106,7 @@ def _store(settings: Settings) -> StoreSink | None:
             max_age_s=wanted.max_age_days * 86_400,
             max_bytes=wanted.max_mb * 1_000_000,
             redaction=redaction,
+            tapped=settings.webhook.listen is not None,
         )
     )
 

@@ -33,6 +33,7 @@ FLAGS: Final[Mapping[str, str]] = MappingProxyType(
         "events_file": "--events",
         "store.path": "--store",
         "store.enabled": "--no-store",
+        "admin.listen": "--admin",
         "log_level": "--log-level",
     }
 )

@@ -14,6 +14,7 @@ from proxy import __version__
 from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, Route, StackConfig, Target, Trunk
 from proxy.b2bua.limits import Limits
 from proxy.rewrite.engine import RuleSet
+from proxy.settings.observability import AdminSection, HepSection, OtelSection, WebhookSection
 from proxy.settings.sections import (
     CallsSection,
     ConnectionsSection,
@@ -109,6 +110,10 @@ class Settings(BaseSettings):
     limits: LimitsSection = LimitsSection()
     redaction: RedactionSection = RedactionSection()
     store: StoreSection = StoreSection()
+    admin: AdminSection = AdminSection()
+    webhook: WebhookSection = WebhookSection()
+    hep: HepSection = HepSection()
+    otel: OtelSection = OtelSection()
     events_file: Path | None = None
     """A file that gets every event, whatever the log level."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -217,6 +222,10 @@ class Settings(BaseSettings):
             problems.append(NO_ADDRESS)
         if self.tls.certificate is None and any(item.startswith("tls:") for item in self.listen):
             problems.append("tls.certificate is not set: a tls listener needs --tls-certificate and --tls-key")
+        if self.webhook.tls and self.tls.certificate is None:
+            problems.append("tls.certificate is not set: webhook.tls needs tls.certificate and tls.key")
+        if self.retry.no_webhook_after_s and self.webhook.listen is None:
+            problems.append("webhook.listen is not set: retry.no_webhook_after_s needs the webhook tap")
         problems += self._unknown_names()
         if problems:
             raise ValueError("\n".join(problems))
@@ -339,6 +348,7 @@ class Settings(BaseSettings):
             max_attempts=retry.max_attempts,
             answer_timeout_s=retry.answer_timeout_s,
             hop_timeout_s=retry.hop_timeout_s,
+            no_webhook_after_s=retry.no_webhook_after_s,
             deadline_s=retry.deadline_s,
             backoff_initial_s=retry.backoff_initial_s,
             backoff_factor=retry.backoff_factor,

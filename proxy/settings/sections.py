@@ -105,6 +105,8 @@ class RetrySection(Section):
     """How long an attempt may go without any answer other than 100, in seconds."""
     hop_timeout_s: float = Field(_POLICY.hop_timeout_s, gt=0, le=60)
     """How long one address of a target may be silent before the next one is tried in the same attempt, in seconds."""
+    no_webhook_after_s: float = Field(_POLICY.no_webhook_after_s, ge=0, le=60)
+    """With the webhook tap: how long after its INVITE an attempt is given up for want of a webhook; 0 for never."""
     deadline_s: float = Field(_POLICY.deadline_s, gt=0, le=180)
     """How long after the caller's INVITE no attempt starts any more, in seconds."""
     backoff_initial_s: float = Field(_POLICY.backoff_initial_s, ge=0, le=60)

@@ -34,7 +34,7 @@ _KUBERNETES = re.compile(
     r"TRUNKLINE(_\w+)?_(SERVICE_(HOST|PORT(_\w+)?)=|PORT(_\d+_(UDP|TCP|SCTP)(_\w+)?=|=(udp|tcp|sctp)://))"
 )
 
-_SECRET = frozenset(("password", "users"))
+_SECRET = frozenset(("password", "users", "secret", "token", "auth_key"))
 
 Location = tuple[int | str, ...]
 

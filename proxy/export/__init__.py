@@ -1,0 +1,1 @@
+"""Events for other systems: HEP3 and OpenTelemetry."""
