@@ -10,6 +10,7 @@ from proxy.b2bua.mapping import contact_line, via_line
 from proxy.sip.flow import Flow
 from proxy.sip.message import Request, Response, header
 from proxy.transaction.client import ClientTransaction
+from proxy.transaction.timers import Timer
 
 __all__ = ["Health"]
 
@@ -72,26 +73,35 @@ class Health:
 class _Ping:
     """Sends OPTIONS to one target, again and again."""
 
-    __slots__ = ("_core", "_health", "_misses", "_stopped", "_target")
+    __slots__ = ("_core", "_health", "_misses", "_search", "_stopped", "_target", "_timer")
 
     def __init__(self, core: Core, health: Health, target: Target) -> None:
         self._core = core
         self._health = health
         self._target = target
         self._misses = 0
+        self._search = 0
         self._stopped = False
+        self._timer: Timer | None = None
 
     def stop(self) -> None:
         """Send no more."""
         self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._search:
+            self._core.forget_search(self._search)
+            self._search = 0
 
     def send(self, now: float) -> None:
         """Find the target; `on_flow` does the rest."""
-        if not self._stopped:
-            self._core.find_flow(self._target.uri, self)
+        self._timer = None
+        self._search = self._core.find_flow(self._target.uri, self)
 
     def on_flow(self, flow: Flow, now: float) -> None:
         """OPTIONS outside a dialog (RFC 3261 section 11.1)."""
+        self._search = 0
         core, uri = self._core, self._target.uri
         host = core.config.public_address
         headers = [
@@ -110,6 +120,7 @@ class _Ping:
 
     def on_no_flow(self, reason: str, now: float) -> None:
         """The target can't be reached."""
+        self._search = 0
         self._miss(reason, now)
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
@@ -137,4 +148,4 @@ class _Ping:
 
     def _again(self, now: float) -> None:
         if not self._stopped:
-            self._core.timers.schedule(now + self._target.ping_s, self.send)
+            self._timer = self._core.timers.schedule(now + self._target.ping_s, self.send)

@@ -227,6 +227,7 @@ class Bench:
         cseq: int = 1,
         contact: str = "<sip:+15550100002@192.0.2.10:5060>",
         flow: Flow | None = None,
+        uri: str = "sip:+15550100001@198.51.100.1",
     ) -> str:
         """Place a call; returns the branch. `extra`: header lines."""
         branch = branch or self.branch()
@@ -241,7 +242,7 @@ class Bench:
             *([f"Contact: {contact}"] if contact else []),
             *_lines(extra),
         ]
-        self.receive(message_text("INVITE sip:+15550100001@198.51.100.1 SIP/2.0", headers, body), flow)
+        self.receive(message_text(f"INVITE {uri} SIP/2.0", headers, body), flow)
         return branch
 
     def caller_request(
