@@ -245,7 +245,7 @@ class Call:
         if self.state != "trying" or attempt is not self.attempt:
             return
         elapsed = now - self.started
-        if outcome.kind in ("transport", "timeout") or outcome.status == 503:
+        if outcome.kind in ("transport", "timeout") or (outcome.kind == "status" and outcome.status == 503):
             # This target is in trouble itself: the others go first, for this call and for a while for new ones.
             self.core.health.failed(attempt.target.name, now)
             if len(self._targets) > 1 and self._targets[0] is attempt.target:
