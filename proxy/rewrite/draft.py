@@ -55,9 +55,10 @@ class Draft:
         self._canonical = True
         self.changes: list[Change] = []
         self.step = "builtin:none"
-        self.uri = ""
-        self.status = 0
-        self.reason = ""
+        self.method: str
+        self.uri: str = ""
+        self.status: int = 0
+        self.reason: str = ""
         if isinstance(message, Request):
             self.method = message.method
             self.uri = message.uri

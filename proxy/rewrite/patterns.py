@@ -13,6 +13,10 @@ from proxy.rewrite.schema import Schema, Text
 __all__ = ["Pattern", "PatternKind", "compile_pattern", "required_literal"]
 
 
+_GROWN_LIMIT: Final = 65_536
+"""How long a text may become by a replacement, so that no rules can make one grow without bound."""
+
+
 class Pattern:
     """A user's regular expression, matched over bytes in linear time, with a literal check in front.
 
@@ -51,7 +55,10 @@ class Pattern:
         return {name: data.decode("utf-8", "surrogateescape") for name, data in groups.items() if data is not None}
 
     def replace(self, text: str, parts: list[str | int], every: bool) -> str | None:
-        """`text` with the first match, or every one, replaced by `parts` (text, or group numbers); None: no match."""
+        """`text` with the first match, or every one, replaced by `parts` (text, or group numbers).
+
+        None where nothing matches, or the text would become too long.
+        """
         if self.literal not in text:
             return None
         data = text.encode("utf-8", "surrogateescape")
@@ -71,6 +78,8 @@ class Pattern:
         if not out:
             return None
         out.append(data[at:])
+        if sum(map(len, out)) > max(_GROWN_LIMIT, len(data)):
+            return None
         return b"".join(out).decode("utf-8", "surrogateescape")
 
 

@@ -71,7 +71,8 @@ class Template:
                 if text is None:
                     return None
                 out.append(text)
-            return "".join(out)
+            value = "".join(out)
+            return value if len(value) <= VALUE_LIMIT else None
 
         return rendered
 
@@ -164,6 +165,9 @@ SDP_VALUES: Final[dict[str, Callable[[Media], str | None]]] = {
     "ptime": lambda media: None if media.ptime is None else str(media.ptime),
 }
 """What `{sdp.audio.NAME}` can say of a stream, and `{sdp.video.NAME}`, `{sdp.image.NAME}`, `{sdp.text.NAME}`."""
+
+VALUE_LIMIT: Final = 8192
+"""The longest value that a template makes of several parts, so that no rules can make one grow without bound."""
 
 MEDIA_KINDS: Final = ("audio", "video", "image", "text", "application", "message")
 

@@ -36,17 +36,18 @@ class Example:
         self.after = after
 
 
-def blocks() -> Iterator[tuple[str, str, str, str]]:
+def blocks(text: str = TEXT) -> Iterator[tuple[str, str, str, str]]:
     """(heading, language, info, text) of each fenced block."""
-    for found in _BLOCK.finditer(TEXT):
-        heading = re.findall(r"^#+ (.*)$", TEXT[: found.start()], re.MULTILINE)[-1]
+    for found in _BLOCK.finditer(text):
+        heading = re.findall(r"^#+ (.*)$", text[: found.start()], re.MULTILINE)[-1]
         yield heading, found.group(1), found.group(2).strip(), found.group(3)
 
 
-def examples() -> Iterator[Example]:
+def examples(page: str) -> Iterator[Example]:
+    """The examples of a page."""
     rule = before = ""
     facts: dict[str, str] = {}
-    for heading, language, info, text in blocks():
+    for heading, language, info, text in blocks(page):
         if language == "yaml" and not info:
             rule = text
         elif info.startswith("before"):
@@ -56,7 +57,10 @@ def examples() -> Iterator[Example]:
             yield Example(heading, rule, facts, before, text)
 
 
-EXAMPLES = list(examples())
+EXAMPLES = list(examples(TEXT))
+HMR = (GUIDE.parent / "rules-from-hmr-kamailio.md").read_text()
+COOKBOOK = (GUIDE.parent / "cookbook.md").read_text()
+ALL = [*EXAMPLES, *examples(COOKBOOK), *examples(HMR)]
 
 
 def facts_of(example: Example) -> dict[str, Any]:
@@ -95,12 +99,13 @@ def told_of_call(found: Context) -> list[str]:
     return [*told, *[f"→ tag {tag}" for tag in found.tags or ()], *[f"→ note {text}" for _, text in found.notes or ()]]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{at}-{one.heading}" for at, one in enumerate(EXAMPLES)])
+@pytest.mark.parametrize("example", ALL, ids=[f"{at}-{one.heading}" for at, one in enumerate(ALL)])
 def test_example(example: Example, tmp_path: Path) -> None:
     whole = message(example.before)
-    direction = "b-to-a" if whole.start_line.startswith("SIP/2.0") else "a-to-b"
+    facts = facts_of(example)
+    direction = facts.pop("direction", "b-to-a" if whole.start_line.startswith("SIP/2.0") else "a-to-b")
     rule_set = rule_set_of(example, tmp_path)
-    found = context(direction, **facts_of(example))
+    found = context(direction, **facts)
     found.decision = Decision()
     tags = list(found.tags or ())
     if example.after.startswith(("rejected: ", "dropped")):
@@ -164,3 +169,31 @@ def test_links_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
     for path in re.findall(r"\]\((\.\./[^)#]*)\)", TEXT):
         assert (GUIDE.parent / path).exists(), path
+
+
+def test_the_cookbook_has_the_ten_troubles() -> None:
+    found = re.findall(r"^## (.*)$", COOKBOOK, re.MULTILINE)
+    assert [int(heading.partition(".")[0]) for heading in found] == list(range(1, 11))
+    assert {example.heading for example in examples(COOKBOOK)} == set(found)
+
+
+def test_every_capability_of_hmr_has_its_example() -> None:
+    table = HMR.partition("## What HMR can do")[2].partition("###")[0]
+    named = [row.rstrip(" |").rpartition("| ")[2].strip("`") for row in table.splitlines() if row.startswith("| ")][1:]
+    rules_shown = {
+        name for example in examples(HMR) for name in re.findall(r"^- id: (.*)$", example.rule, re.MULTILINE)
+    }
+    assert len(named) > 15
+    assert set(named) - rules_shown == set()
+
+
+def test_rewritten_kamailio_is_valid() -> None:
+    rows = [row.split(" | ") for row in HMR.partition("| you wrote | write |")[2].splitlines() if row.startswith("| `")]
+    written = [part for row in rows for part in row[1].rstrip(" |").split(" / ")]
+    for text in [part.strip("`") for part in written]:
+        rule = f"- id: one\n  why: w\n  {text}\n"
+        rules(
+            rule + "  do: [{remove: X-A}]\n"
+            if text.startswith("when")
+            else f"- id: one\n  why: w\n  do:\n    - {text}\n"
+        )
