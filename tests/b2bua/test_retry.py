@@ -10,6 +10,7 @@ from proxy.sip.message import header
 from proxy.sip.uri import parse_uri
 from tests.b2bua.conftest import BenchMaker
 from tests.support.bench import ANSWER, NO_RULES, OFFER, Bench
+from tests.support.rules import shipped
 
 EXACT = RetryPolicy(jitter=0.0)
 
@@ -409,6 +410,17 @@ def test_422_is_answered_with_a_longer_session_interval_in_the_same_call(make_be
     bench.respond(200, "OK", body=ANSWER)
     assert bench.caller_saw == ["100 INVITE", "200 INVITE"]
     assert bench.requests("ACK")[-1].cseq.number == 2
+
+
+def test_amended_invite_has_the_same_offer_after_the_rules(make_bench: BenchMaker) -> None:
+    bench = make_bench(transport="tcp", rules=(shipped(),), session_expires_s=120)
+    bench.invite(body=f"{OFFER}m=video 5000 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n")
+    bench.respond(422, extra="Min-SE: 600")
+    first, second = bench.invites
+    assert b"m=video" not in first.body
+    assert second.body == first.body
+    bench.respond(200, "OK", body=ANSWER)
+    assert b"m=video 0 " in bench.last_response.body
 
 
 def test_late_200_over_a_new_connection_is_ended_over_a_new_one(bench: Bench) -> None:

@@ -232,6 +232,13 @@ def test_200_without_sdp_for_an_invite_without_sdp_is_acknowledged_at_once(bench
     assert bench.target_saw == ["INVITE", "ACK"]
 
 
+def test_200_without_the_answer_that_it_owes_is_acknowledged_at_once(bench: Bench) -> None:
+    bench.invite()
+    bench.respond(200, "OK")
+    assert bench.target_saw == ["INVITE", "ACK"]
+    assert bench.last_response.body == b""
+
+
 def test_answer_that_fits_no_offer_is_ended_and_the_caller_gets_502(bench: Bench) -> None:
     bench.invite()
     bench.respond(200, "OK", body=ANSWER.replace("RTP/AVP 0 101", "RTP/AVP 18").replace("a=rtpmap:0 PCMU/8000\r\n", ""))
