@@ -91,7 +91,7 @@ def running_trunkline(
         arguments += ["--rules", f"rules/{rules}.yaml"]
     with (directory / "output.txt").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "proxy", "run", *arguments, "--events", str(directory / "events.jsonl"), *flags],
+            [sys.executable, "-m", "proxy", "run", *arguments, *_files(directory), *flags],
             cwd=Path(__file__).parents[2],
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -112,6 +112,11 @@ def running_trunkline(
             raise
     assert code == 0, f"exit code {code}: {running.output()}"
     assert "Traceback" not in running.output()
+
+
+def _files(directory: Path) -> tuple[str, ...]:
+    """Flags that have it write into a directory of the test, and nowhere else."""
+    return "--events", str(directory / "events.jsonl"), "--store", str(directory / "calls.db")
 
 
 def _wait_until_up(running: Trunkline) -> None:
