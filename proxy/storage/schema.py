@@ -121,6 +121,9 @@ _SCHEMA: Final = (
 )
 
 
+_TABLES: Final = ("calls", "attempts", "chunks", "sets", "notes", "meta")
+
+
 class WrongVersion(Exception):
     """The file is a store of another version, or no store of ours at all."""
 
@@ -154,6 +157,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not tables:
         run(f"PRAGMA page_size={_PAGE_BYTES}")
         run("PRAGMA auto_vacuum=INCREMENTAL")
+    for table in _TABLES if tables else ():
+        # A look at both ends of each table: a file that is damaged is best known before it is written to.
+        run(f"SELECT * FROM {table} ORDER BY 1 LIMIT 1").fetchall()  # noqa: S608 - names of our own
+        run(f"SELECT * FROM {table} ORDER BY 1 DESC LIMIT 1").fetchall()  # noqa: S608
     run("PRAGMA journal_mode=WAL")
     # In WAL mode NORMAL can lose the last moments at a power cut, and never damages the file.
     run("PRAGMA synchronous=NORMAL")
