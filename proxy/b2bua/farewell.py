@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
-from proxy.b2bua.leg import MAX_FORWARDS, Challenged, way_to
+from proxy.b2bua.leg import BYE_TRIES, MAX_FORWARDS, Challenged, way_to
 from proxy.b2bua.mapping import via_line
 from proxy.dialog.dialog import Dialog
 from proxy.sip.errors import SipError
@@ -40,6 +40,7 @@ class Farewell:
         "_reason",
         "_seq",
         "_side",
+        "_tries",
     )
 
     def __init__(
@@ -73,6 +74,7 @@ class Farewell:
         self._reason = header("Reason", f'SIP;cause=487;text="{why}"')
         self._ack = b""
         self._hung_up = False
+        self._tries = BYE_TRIES
 
     def say(self, now: float) -> None:
         """Send the ACK, and with the first one the BYE; again for each repetition of the 2xx."""
@@ -97,7 +99,12 @@ class Farewell:
 
     def _bye(self, now: float) -> None:
         core = self._core
-        user = Challenged(core, self._call_id, self._side, self._attempt, self._digest, self._bye)
+        if self._flow.closed:
+            self._hung_up = False
+            self.say(now)
+            return
+        tries, self._tries = self._tries, self._tries - 1
+        user = Challenged(core, self._call_id, self._side, self._attempt, self._digest, self._bye, tries)
         bye = self._make("BYE", self._dialog.next_seq(), now, self._reason)
         core.layer.send_request(bye, self._flow, user, now)
 

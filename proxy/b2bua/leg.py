@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ByeUser", "Challenged", "Leg", "way_to"]
 
 MAX_FORWARDS = header("Max-Forwards", "70")
+BYE_TRIES = 3
 
 FlowAction = Callable[[Flow, float], None]
 FlowFailed = Callable[[str, float], None]
@@ -266,8 +267,8 @@ class Leg:
             self.send_ack(self.owes_ack, now)
         self.send_bye(now, extra, crossing)
 
-    def send_bye(self, now: float, extra: tuple[Header, ...], crossing: Request | None) -> None:
-        """Send the BYE of a dialog that is over for us."""
+    def send_bye(self, now: float, extra: tuple[Header, ...], crossing: Request | None, tries: int = BYE_TRIES) -> None:
+        """Send the BYE of a dialog that is over for us; over a new connection when one breaks, `tries` times in all."""
 
         def send(flow: Flow, now: float) -> None:
             call = self.call
@@ -277,7 +278,8 @@ class Leg:
                 self.side,
                 call.attempt_number,
                 self.digest,
-                lambda now: self.send_bye(now, extra, crossing),
+                lambda now: self.send_bye(now, extra, crossing, tries - 1),
+                tries,
             )
             request, changes = self._bye_request(extra, crossing, now)
             self.core.record_message(
@@ -500,9 +502,15 @@ class ByeUser:
 
 
 class Challenged(ByeUser):
-    """The same for a request that goes out again with credentials when it is challenged."""
+    """The same for a request that goes out again with credentials when it is challenged, and for a BYE also when its
+    connection breaks: nobody knows whether it arrived, and no session may live on.
 
-    __slots__ = ("_again", "_digest")
+    Args:
+        again: sends it again, as a new request.
+        tries: how often a broken connection may have it sent, this time included.
+    """
+
+    __slots__ = ("_again", "_digest", "_tries")
 
     def __init__(
         self,
@@ -512,13 +520,21 @@ class Challenged(ByeUser):
         attempt: int,
         digest: DigestClient | None,
         again: Callable[[float], None],
+        tries: int = 1,
     ) -> None:
         super().__init__(core, call_id, side, attempt)
         self._digest = digest
         self._again = again
+        self._tries = tries
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Record the answer, and take a challenge."""
         super().on_response(tx, response, now)
         if response.status >= 200 and self._digest is not None and self._digest.take(response):
+            self._again(now)
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        """Record that it could not be sent, and send it by another connection."""
+        super().on_transport_failure(tx, now)
+        if self._tries > 1:
             self._again(now)

@@ -189,3 +189,24 @@ def test_late_200_after_a_failure_of_the_same_invite_gets_ack_and_bye(bench: Ben
     bench.respond(200, "OK", tag="fork", body=ANSWER)
     assert bench.target_saw == ["INVITE", "ACK", "ACK", "BYE"]
     assert bench.caller_saw[-1] == "486 INVITE"
+
+
+def test_bye_whose_connection_breaks_goes_by_a_new_one_three_times_at_most(make_bench: BenchMaker) -> None:
+    bench = make_bench(transport="tcp", target="sip:agent@203.0.113.5;transport=tcp")
+    bench.answered_call()
+    bench.caller_request("BYE", extra="Reason: Q.850;cause=16")
+    for number in range(5):
+        bench.close(bench.target_flow)
+        assert bench.target_saw == ["INVITE", "ACK", *["BYE"] * min(number + 2, 3)]
+    byes = bench.requests("BYE")
+    assert [bye.cseq.number for bye in byes] == [2, 3, 4]
+    assert {bye.get("reason") for bye in byes} == {"Q.850;cause=16"}
+
+
+def test_bye_that_was_answered_is_not_repeated_when_the_connection_breaks(make_bench: BenchMaker) -> None:
+    bench = make_bench(transport="tcp", target="sip:agent@203.0.113.5;transport=tcp")
+    bench.answered_call()
+    bench.caller_request("BYE")
+    bench.respond(200, request=bench.requests("BYE")[0])
+    bench.close(bench.target_flow)
+    assert len(bench.requests("BYE")) == 1

@@ -115,6 +115,16 @@ def test_over_a_connection_that_we_opened(make_bench: BenchMaker) -> None:
     assert bench.target_saw == ["ACK", "BYE"]
 
 
+def test_bye_whose_connection_breaks_goes_by_a_new_one(make_bench: BenchMaker) -> None:
+    bench = make_bench(retry=ONCE, transport="tcp", target="sip:agent@203.0.113.5;transport=tcp")
+    invite = forgotten(bench)
+    bench.respond(200, request=invite, body=ANSWER)
+    for number in range(5):
+        bench.close(bench.target_flow)
+        assert bench.target_saw == ["ACK", "BYE"] * min(number + 2, 3)
+    assert len({bye.cseq.number for bye in bench.requests("BYE")}) == 3
+
+
 # What gets silence
 
 
