@@ -70,6 +70,23 @@ fmt: dev ## Format the code and repair what the linter can
 system-tools: ## SIPp, sipsak, tshark and sngrep by apt where root; says what is missing otherwise
 	@scripts/system-tools
 
+.PHONY: compiled
+compiled: install ## Compile the core in place with mypyc (needs a C compiler); make clean-compiled takes it back
+	@$(PIP) "mypy>=1.13" "setuptools>=70"
+	$(BIN)/python hatch_build.py
+
+.PHONY: clean-compiled
+clean-compiled: ## Back to pure Python
+	$(BIN)/python hatch_build.py clean
+
+.PHONY: bench
+bench: install system-tools ## Compare with the peers that are installed (BENCH_ARGS=--help for options; see docs/capacity.md)
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: bench-peers
+bench-peers: ## Install the peers: Kamailio by apt where root, Sippy into .venv-bench
+	@scripts/bench-peers
+
 .PHONY: lock
 lock: ## Write the lock files anew (maintainers; needs uv; LOCK_ARGS=--upgrade for newer versions)
 	@scripts/lock $(LOCK_ARGS)

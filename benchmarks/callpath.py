@@ -23,7 +23,7 @@ from proxy.b2bua.effects import Open, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rulefiles import load_file
 from proxy.sip import message as sip_message
-from proxy.sip.flow import Flow
+from proxy.sip.flow import Flow, Hop
 from proxy.sip.uri import parse_uri
 
 RULES = Path(__file__).resolve().parents[1] / "rules"
@@ -202,8 +202,6 @@ class Driver:
         out += ["Contact: <sip:OAI@203.0.113.5:5060>", f"Content-Length: {len(body)}", "", body]
         self._receive(label, "\r\n".join(out).encode(), self.target)
 
-
-from proxy.sip.flow import Hop  # noqa: E402
 
 _HOP = Hop("udp", TARGET[0], TARGET[1])
 
