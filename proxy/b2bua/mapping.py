@@ -190,25 +190,12 @@ def map_message(
     `routes` follows the topmost Via lines' block as Route fields. `capabilities` (Allow, Supported, User-Agent …) and
     Content-Length go to the end.
     """
-    headers = draft.headers
-    at = 0
-    while at < len(headers):
-        step = _OWNED.get(headers[at].key)
-        if step is None:
-            at += 1
-        else:
-            draft.step = step
-            draft.remove(at)
+    draft.remove_owned(_OWNED)
     draft.step = _IDENTITY
-    at = 0
-    for item in block:
-        draft.insert(at, item)
-        at += 1
+    draft.insert_all(0, block)
     if routes:
         draft.step = _TOPOLOGY
-        for item in routes:
-            draft.insert(at, item)
-            at += 1
+        draft.insert_all(len(block), routes)
     draft.step = _CAPABILITIES
     for item in capabilities:
         draft.append(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.audit.records import Change
@@ -117,6 +118,25 @@ class Draft:
         """Remove the header field at `index`."""
         self.changes.append(Change(self.step, "header", index, self.headers[index].line, None))
         del self.headers[index]
+
+    def insert_all(self, index: int, items: list[Header]) -> None:
+        """Insert header fields before the one at `index`, in their order."""
+        step, at = self.step, index
+        for item in items:
+            self.changes.append(Change(step, "header", at, None, item.line))
+            at += 1
+        self.headers[index:index] = items
+
+    def remove_owned(self, steps: Mapping[str, str]) -> None:
+        """Remove every header field whose key is in `steps`, each under its own step there."""
+        kept: list[Header] = []
+        for item in self.headers:
+            step = steps.get(item.key)
+            if step is None:
+                kept.append(item)
+            else:
+                self.changes.append(Change(step, "header", len(kept), item.line, None))
+        self.headers = kept
 
     def replace(self, index: int, item: Header) -> None:
         """Put another header field in the place of the one at `index`; the same line again is not recorded."""

@@ -205,6 +205,7 @@ class Message:
     """
 
     __slots__ = (
+        "_call_id",
         "_contact",
         "_cseq",
         "_first",
@@ -232,6 +233,7 @@ class Message:
         self._to: NameAddr | None = None
         self._cseq: CSeq | None = None
         self._contact: NameAddr | None = None
+        self._call_id: str | None = None
 
     def set_lines(self, lines: list[str]) -> None:
         """Set the header fields as lines. For who makes a message without a list of headers, before it is read."""
@@ -308,7 +310,10 @@ class Message:
     @property
     def call_id(self) -> str:
         """The Call-ID. Raises SipError 400 when it is missing."""
-        return self._need("call-id", "Call-ID")
+        call_id = self._call_id
+        if call_id is None:
+            call_id = self._call_id = self._need("call-id", "Call-ID")
+        return call_id
 
     @property
     def cseq(self) -> CSeq:
