@@ -87,7 +87,7 @@ def changes(facts: Sequence[AttemptFacts]) -> list[Change]:
     if not splits:
         return []
     corrected = stats.false_discovery_control([split.p for split in splits])
-    sure = [split for split, p in zip(splits, corrected, strict=True) if p < ALPHA and _jumps(split)]
+    sure = [split for split, p in zip(splits, corrected, strict=True) if p < ALPHA]
     return _together(sure)[:_MOST]
 
 
@@ -189,12 +189,15 @@ def _best(seen: NDArray[np.int64]) -> tuple[int, int, int, float] | None:
     at = int(places[int(np.argmax(gain))])
     first = int(sums[at])
     last = int(whole) - first
+    if not _jumps(first / at, last / (size - at)):
+        return at, first, last, 1.0
     p = float(stats.fisher_exact([[first, at - first], [last, size - at - last]])[1])
     return at, first, last, min(p * len(places), 1.0)
 
 
-def _jumps(split: _Split) -> bool:
-    low, high = sorted((split.before / split.total_before, split.after / split.total_after))
+def _jumps(before: float, after: float) -> bool:
+    """Whether a share went from nearly never to often, or back."""
+    low, high = sorted((before, after))
     return low <= _RARE and high >= _OFTEN
 
 

@@ -35,6 +35,7 @@ _MIN_RATIO: Final = 2.0
 _MOST: Final = 10
 _BINS: Final = 96
 _ORDER: Final = ("header", "time", "address", "codec", "protocol", "sdp", "value")
+_ONE_OF_SEVERAL: Final = frozenset(("address", "source", "tag", "rules", "target", "user-agent"))
 _NEW_CONNECTION_S: Final = 1.0
 
 
@@ -257,16 +258,19 @@ class _Table:
             failed, total, failed_others, others = self._counts(mask, left, kind)
             if min(total, others) < _MIN_FAILED or total + others < _MIN_CALLS or not failed + failed_others:
                 continue
-            p = float(stats.fisher_exact([[failed, total - failed], [failed_others, others - failed_others]])[1])
-            if failed * others < failed_others * total:
-                if kind in ("address", "source", "tag", "rules", "target"):
-                    # Of several values the one that is bad has a column of its own.
-                    found.append(_Candidate(kind, name, words, mask, 1.0))
-                    continue
-                pool = left & self.whole
-                found.append(_Candidate(kind, f"not {name}", _without(words), pool & ~mask, p))
-            else:
-                found.append(_Candidate(kind, name, words, mask & left, p))
+            # What would be no finding anyway needs no test. It counts as one in the correction all the same.
+            good = failed * others < failed_others * total
+            if good and kind in _ONE_OF_SEVERAL:
+                found.append(_Candidate(kind, name, words, mask, 1.0))
+                continue
+            if good:
+                name, words, mask = f"not {name}", _without(words), left & self.whole & ~mask
+                failed, failed_others, total, others = failed_others, failed, others, total
+            p = 1.0
+            if _is_effect(failed, total, failed_others, others):
+                table = [[failed, total - failed], [failed_others, others - failed_others]]
+                p = float(stats.fisher_exact(table)[1])
+            found.append(_Candidate(kind, name, words, mask & left, p))
         return found
 
     def windows(self, left: Mask) -> list[_Candidate]:
@@ -310,11 +314,7 @@ class _Table:
 
     def matters(self, candidate: _Candidate, left: Mask) -> bool:
         """Whether a difference is large enough to speak of."""
-        failed, total, failed_others, others = self._counts(candidate.mask, left, candidate.kind)
-        if failed < _MIN_FAILED or not total or not others:
-            return False
-        rate, other_rate = failed / total, failed_others / others
-        return rate - other_rate >= _MIN_DIFFERENCE and rate >= _MIN_RATIO * other_rate
+        return _is_effect(*self._counts(candidate.mask, left, candidate.kind))
 
     def finding(self, candidate: _Candidate, left: Mask) -> Finding:
         """A candidate with its evidence."""
@@ -342,6 +342,14 @@ class _Table:
             candidate.since,
             candidate.until,
         )
+
+
+def _is_effect(failed: int, total: int, failed_others: int, others: int) -> bool:
+    """Whether a difference is large enough to speak of."""
+    if failed < _MIN_FAILED or not total or not others:
+        return False
+    rate, other_rate = failed / total, failed_others / others
+    return rate - other_rate >= _MIN_DIFFERENCE and rate >= _MIN_RATIO * other_rate
 
 
 def _likelihood(failed: Any, total: Any) -> Any:

@@ -108,7 +108,7 @@ _SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS calls_status ON calls (status)",
     "CREATE INDEX IF NOT EXISTS calls_cause ON calls (cause) WHERE cause IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS calls_tags ON calls (key) WHERE tags IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS calls_open ON calls (state) WHERE state <> 'ended'",
+    "CREATE INDEX IF NOT EXISTS calls_open ON calls (state) WHERE state IN ('trying', 'answered')",
     _table("attempts", ATTEMPT_COLUMNS, ", PRIMARY KEY (call, number, hop)") + " WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS attempts_call_id ON attempts (call_id)",
     "CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, call INTEGER NOT NULL, events BLOB NOT NULL)",
