@@ -78,9 +78,10 @@ def load_text(text: str, source: str) -> RuleSet:
     return rule_set
 
 
-def load_directory_or_files(paths: Iterable[str | Path]) -> dict[str, RuleSet]:
+def load_directory_or_files(paths: Iterable[str | Path], beside: Iterable[str | Path] = ()) -> dict[str, RuleSet]:
     """Read rule files, and of each directory those that end in .yaml or .yml, by name.
 
+    Sets of files `beside` them may be included, unless one of `paths` has the same name; their mistakes are not told.
     Raises RuleFileError with the mistakes of all files; two sets of the same name are one.
     """
     problems: list[Problem] = []
@@ -96,10 +97,22 @@ def load_directory_or_files(paths: Iterable[str | Path]) -> dict[str, RuleSet]:
             what = f'names its set "{rule_set.name}", as {other.source} does'
             problems.append(Problem(str(path), 0, 0, "", what, "a name of its own for each file"))
     if not problems:
-        problems += link(found)
+        problems += link({**_good_ones(beside), **found})
     if problems:
         raise RuleFileError(problems)
     return found
+
+
+def _good_ones(paths: Iterable[str | Path]) -> dict[str, RuleSet]:
+    """The sets of those files that have no mistake."""
+    sets: dict[str, RuleSet] = {}
+    for path in _files(paths, []):
+        try:
+            rule_set = load_file(path)
+        except RuleFileError:
+            continue
+        sets[rule_set.name] = rule_set
+    return sets
 
 
 def link(sets: Mapping[str, RuleSet]) -> list[Problem]:

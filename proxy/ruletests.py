@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from proxy.rewrite.cases import run_case
 from proxy.rewrite.engine import RuleSet
 from proxy.rulefiles import load_directory_or_files
+from proxy.settings import shipped_rules
 
 __all__ = ["CaseResult", "Results", "junit_xml", "run_rule_tests"]
 
@@ -72,7 +73,7 @@ class Results:
 def run_rule_tests(paths: Sequence[Path], mutate: bool = False) -> Results:
     """Run all cases of the rule files and directories. `mutate`: also disable each rule in turn, which some case of the
     same set must notice. Raises RuleFileError."""
-    sets = load_directory_or_files(paths)
+    sets = load_directory_or_files(paths, [shipped_rules()])
     runs = sum([len(one.rules) * _cases_of(one) if mutate else _cases_of(one) for one in sets.values()])
     results = Results()
     if runs < _WORTH_PROCESSES or len(sets) < 2:
@@ -92,7 +93,7 @@ def _cases_of(rule_set: RuleSet) -> int:
 def _run_named(job: tuple[Sequence[Path], str, bool]) -> Results:
     """One set in a process of its own: compiled rules can't travel, so they are read again there."""
     paths, name, mutate = job
-    return _run_set(load_directory_or_files(paths)[name], mutate)
+    return _run_set(load_directory_or_files(paths, [shipped_rules()])[name], mutate)
 
 
 def _run_set(rule_set: RuleSet, mutate: bool) -> Results:
