@@ -36,7 +36,7 @@ class Limits:
     source_unknown_per_s: float = 20.0
     unknown_per_s: float = 200.0
     max_transactions: int = 200_000
-    max_lag_s: float = 0.5
+    max_lag_s: float = 1.0
     max_message_bytes: int = 65_535
     max_headers: int = 256
 

@@ -1,7 +1,7 @@
 """Good and bad traffic through a real `trunkline run` for a while: `python -m tests.soak.soak SECONDS`.
 
-Traffic runs once to warm up, then for the given time, and after both everything may come to rest. Memory has to return
-to where it was after the warm-up, and every table has to be empty.
+Traffic runs for that time, two fifths of it to warm up; after both parts everything may come to rest. Memory has to
+return to where it was after the warm-up, and every table has to be empty.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ async def _traffic(proxy: Trunkline, seconds: float, rate: float, soak: Soak, se
             soak.outcomes[result.outcome] = soak.outcomes.get(result.outcome, 0) + 1
 
 
-async def soak(directory: Path, seconds: float, rate: float = 20.0, warm_up_s: float = 10.0) -> Soak:
-    """Run it all. `seconds` is for the traffic between the two measurements."""
+async def soak(directory: Path, seconds: float, *flags: str, rate: float = 20.0, warm_up_s: float = 10.0) -> Soak:
+    """Run it all. `seconds` is for the traffic between the two measurements; `flags` are for `trunkline run`."""
     result = Soak()
     started = time.monotonic()
     faults = Faults(bad_request=0.1, unavailable=0.05, reset=0.03, silent=0.02, seed=7)
@@ -170,7 +170,7 @@ async def soak(directory: Path, seconds: float, rate: float = 20.0, warm_up_s: f
     sim = OpenAiSim(config)
     await sim.start()
     try:
-        quiet = ("--events", "/dev/null", "--log-level", "info")
+        quiet = ("--events", "/dev/null", "--log-level", "info", *flags)
         with running_trunkline(directory, sim.uri("tcp"), *quiet, config=CONFIG, allow=FRIEND) as proxy:
             await _traffic(proxy, warm_up_s, rate, result, 0)
             result.samples.append(await sample(proxy, "warm", started))
@@ -192,8 +192,8 @@ def main() -> None:
     """Run for the given time and print the report; the exit code is 1 when memory has grown or a table is not empty."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
     with tempfile.TemporaryDirectory() as directory:
-        # Ended calls are kept for a while for the call store: memory is at its level once those are as many as ever.
-        result = asyncio.run(soak(Path(directory), seconds, warm_up_s=min(max(seconds / 4, 20.0), 240.0)))
+        # The call store takes its memory within the first minutes (caches, and arenas of its threads), then no more.
+        result = asyncio.run(soak(Path(directory), 0.6 * seconds, warm_up_s=0.4 * seconds))
     sys.stdout.write(result.text() + "\n")
     sys.exit(bool(result.left) or result.growth > 0.05)
 

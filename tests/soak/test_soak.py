@@ -10,12 +10,10 @@ from tests.soak.soak import soak
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_everything_comes_back_to_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = await soak(tmp_path, 14.0, rate=20.0, warm_up_s=14.0)
+    result = await soak(tmp_path, 14.0, "--no-store", rate=20.0, warm_up_s=14.0)
     with capsys.disabled():
         print("\n" + result.text())  # noqa: T201
     assert not result.left
     assert result.before.tables["calls"] == 0
     assert result.answered > 0.7 * result.calls
-    assert set(result.outcomes) <= {"200 OK", "cancelled", "400 Bad Request", "503 Service Unavailable", "timeout"}
-    # Ten minutes show a leak at 5 %; in a short run the heap has not come to its level.
-    assert result.growth < 0.15
+    assert result.growth < 0.05
