@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.b2bua.config import Network, StackConfig
 from proxy.dialog.session_timer import accept_terms
 from proxy.sip.errors import SipError
 from proxy.sip.message import Request
 
-__all__ = ["RejectionCache", "admits", "check_invite", "check_require", "parse_address"]
+__all__ = ["SUPPORTED", "RejectionCache", "admits", "check_invite", "check_require", "parse_address"]
 
-_SUPPORTED = frozenset(("100rel", "norefersub", "timer"))
-"""Option tags that we understand in Require (RFC 3261 section 20.32)."""
+SUPPORTED: Final = "100rel, norefersub, replaces, timer"
+"""Option tags that we understand (RFC 3261 sections 20.32 and 20.37)."""
+
+_SUPPORTED: Final = frozenset(SUPPORTED.split(", "))
 
 
 def parse_address(text: str) -> tuple[int, int]:
@@ -55,8 +59,8 @@ def admits(networks: tuple[Network, ...], address: str) -> bool:
 def check_invite(request: Request, config: StackConfig, calls: int, draining: bool) -> None:
     """Check whether an INVITE from outside a dialog can become a call.
 
-    Raises SipError: 483 at Max-Forwards 0, 406 when the caller takes no SDP, 420 for a required extension, 415 for a body that is no SDP, 422 for a
-    session interval that is too short, 503 with Retry-After when draining or full.
+    Raises SipError: 483 at Max-Forwards 0, 406 when the caller takes no SDP, 420 for a required extension, 415 for a
+    body that is no SDP, 422 for a session interval that is too short, 503 with Retry-After when draining or full.
     """
     hops = request.get("max-forwards")
     if hops is not None and int(hops) == 0:

@@ -130,12 +130,17 @@ def test_copy_of_an_invite_counts_for_nothing(make_bench: BenchMaker) -> None:
     assert len({message.via.branch for message in bench.invites}) == 1
 
 
+def counted(bench: Bench) -> dict[str, int]:
+    """The counters that are above zero."""
+    return {name: count for name, count in bench.stack.counters().items() if count}
+
+
 def test_requests_outside_of_calls_above_the_rate_are_dropped(make_bench: BenchMaker) -> None:
     bench = make_bench(limits=Limits(source_requests_per_s=2.0))
     for number in range(10):
         options(bench, bench.caller_flow, f"ping-{number}")
     assert [finals(bench, f"ping-{number}") for number in range(10)] == [[200]] * 4 + [[]] * 6
-    assert bench.stack.counters() == {"dropped": 6, "limit_source_requests_per_s": 6}
+    assert counted(bench) == {"dropped": 6, "limit_source_requests_per_s": 6}
     assert limits_reached(bench) == [("source_requests_per_s", 1)], "one line a second"
 
 
@@ -169,7 +174,7 @@ def test_strangers_are_read_a_few_times_only(make_bench: BenchMaker) -> None:
     bench = make_bench(allow=(network(CALLER[0]),), limits=Limits(source_unknown_per_s=5.0))
     for number in range(1000):
         bench.receive(b"\x00garbage \xff\r\n\r\n" + bytes((number % 256,)), STRANGER)
-    assert bench.stack.counters() == {"dropped": 1000, "limit_unknown_per_s": 990}
+    assert counted(bench) == {"dropped": 1000, "limit_unknown_per_s": 990}
     assert sum(event.kind == "dropped" for event in bench.events) == 10
     assert not [flow for _, flow, _ in bench.wire if flow is STRANGER]
 
