@@ -36,6 +36,7 @@ _MOST: Final = 10
 _BINS: Final = 96
 _ORDER: Final = ("header", "time", "address", "codec", "protocol", "sdp", "value")
 _ONE_OF_SEVERAL: Final = frozenset(("address", "source", "tag", "rules", "target", "user-agent"))
+_OPEN_END: Final = 0.01
 _NEW_CONNECTION_S: Final = 1.0
 
 
@@ -293,6 +294,12 @@ class _Table:
         if not np.isfinite(gain[best]):
             return []
         low, high = self._trim(rows, int(edges[first[best]]), int(edges[last[best]]))
+        rate = float(self.failed[rows[low:high]].mean())
+        # A few good calls at an end of the whole time do not say that it was over: they are likely by chance.
+        if (1 - rate) ** (len(rows) - high) > _OPEN_END:
+            high = len(rows)
+        if (1 - rate) ** low > _OPEN_END:
+            low = 0
         inside = rows[low:high]
         counts = int(self.failed[inside].sum()), len(inside)
         rest = int(self.failed[rows].sum()) - counts[0], len(rows) - counts[1]
