@@ -23,6 +23,7 @@ _EVENT_LEVEL: Final = {
     "limit-reached": "info",
     "refer": "info",
     "refused": "info",
+    "takeover": "info",
     "target-down": "info",
     "target-up": "info",
 }

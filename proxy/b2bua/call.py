@@ -22,6 +22,7 @@ from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
+from proxy.b2bua.takeover import Takeover
 from proxy.b2bua.transfer import Transfer
 from proxy.dialog.dialog import Dialog
 from proxy.dialog.session_timer import answered_terms
@@ -53,7 +54,7 @@ class Call:
         invite: the UAS side of that INVITE.
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
-        transfer: the REFER that is being carried out, or None.
+        transfer: the REFER that is being carried out, or the INVITE with Replaces; or None.
         referred: for the leg that a REFER was relayed to and its CSeq number there, the one that it came with.
         retry: the retry policy. rule_sets: all rule sets by name, as they were when the call began.
         state: "trying", "answered" or "ended".
@@ -109,7 +110,7 @@ class Call:
         self.attempt: Attempt | None = None
         self.leg_b: Leg | None = None
         self.referred: dict[tuple[str, int], int] = {}
-        self.transfer: Transfer | None = None
+        self.transfer: Transfer | Takeover | None = None
         self._sides = 0
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg_a = Leg(core, self, "a", dialog, tx.flow)

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.audit.records import Change
+from proxy.b2bua.mapping import contact_line, map_message
 from proxy.dialog.session_timer import answered_terms
+from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
-from proxy.sip.message import Header, Message, Request, Response
+from proxy.sip.message import Header, Message, Request, Response, header
 from proxy.transaction.client import ClientTransaction
 
 if TYPE_CHECKING:
     from proxy.b2bua.leg import Leg
 
-__all__ = ["Made", "Reinvite"]
+__all__ = ["Made", "Reinvite", "give_back", "reinvite_from"]
 
 _BUSY_WAIT_S: Final = 0.2
 _MAX_TRIES: Final = 10
@@ -158,3 +160,29 @@ class Reinvite:
         """The connection broke."""
         self._release()
         self._finish(None, 503, "Connection lost", now)
+
+
+def reinvite_from(draft: Draft, leg: Leg, flow: Flow, lines: tuple[Header, ...], source: Message) -> Made:
+    """The re-INVITE for a leg from a message of somebody else, whose rules and offer/answer exchange are done."""
+    uri, routes = leg.dialog.request_lines()
+    draft.step = "builtin:transfer"
+    draft.become_request("INVITE", uri)
+    if leg.origin is not None:
+        leg.origin.keep(draft)
+    identity = leg.dialog.identity(leg.dialog.next_seq(), "INVITE")
+    block = [*leg.top(), *identity, contact_line(flow)]
+    map_message(draft, block, [*leg.core.capabilities, *lines], routes)
+    request = draft.finish()
+    assert isinstance(request, Request)
+    return Made(request, draft.changes, source)
+
+
+def give_back(leg: Leg, session: bytes, done: Done, now: float) -> None:
+    """Offer a leg the session again that it had before."""
+
+    def make(flow: Flow, lines: tuple[Header, ...], now: float) -> Made:
+        body = session if leg.origin is None else leg.origin.stamp(session)
+        extra = (contact_line(flow), *lines, *leg.core.capabilities, header("Content-Type", "application/sdp"))
+        return Made(leg.dialog.request("INVITE", leg.dialog.next_seq(), leg.top(), extra, body))
+
+    Reinvite(leg, "INVITE", make, done).start(now)

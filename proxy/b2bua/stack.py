@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from proxy.b2bua.admission import admits, check_invite, check_require
+from proxy.b2bua.admission import SUPPORTED, admits, check_invite, check_require
 from proxy.b2bua.attempt import Attempt
 from proxy.b2bua.call import Call
 from proxy.b2bua.caller_invite import reason_header
@@ -21,6 +21,7 @@ from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.b2bua.screening import THIS_HOST, Screening
 from proxy.b2bua.strays import end_stray_session
+from proxy.b2bua.takeover import Takeover, find_leg
 from proxy.b2bua.transfer import Transfer
 from proxy.b2bua.webhooks import Webhooks
 from proxy.rewrite.engine import RuleSet
@@ -363,6 +364,12 @@ class Stack:
         config = self.config
         source = self._source(request, tx.flow, now)
         check_invite(request, config, len(core.calls), self._draining)
+        if request.get("replaces") is not None:
+            replaced = find_leg(core, request)
+            if not self._same_source(replaced, tx.flow):
+                raise SipError(403, "Not the source of this call")
+            Takeover.start(replaced, tx, now)
+            return
         route = choose_route(config, source, request)
         names = list(config.targets) if route is None else route.targets
         targets = [config.targets[name] for name in names]
@@ -378,8 +385,8 @@ class Stack:
             check_require(tx.request)
             if self._draining:
                 raise SipError(503, "Draining", (("Retry-After", str(self.config.retry_after_s)),))
-            server = ("Server", self.config.user_agent)
-            self._answer(tx, 200, "OK", (("Allow", self._allow), ("Accept", "application/sdp"), server), now)
+            facts = (("Allow", self._allow), ("Supported", SUPPORTED), ("Accept", "application/sdp"))
+            self._answer(tx, 200, "OK", (*facts, ("Server", self.config.user_agent)), now)
         elif method in _IN_DIALOG_ONLY:
             raise SipError(481, "Call/Transaction Does Not Exist")
         elif method in _KNOWN_METHODS:
@@ -415,7 +422,7 @@ class Stack:
     def on_cancel(self, tx: ServerTransaction, invite: ServerTransaction | None, now: float) -> None:
         """A CANCEL."""
         user = None if invite is None else invite.user
-        if isinstance(user, (Call, Relay)):
+        if isinstance(user, (Call, Relay, Takeover)):
             user.on_cancel(tx, now)
         elif invite is not None:
             self._answer(tx, 200, "OK", (("Server", self.config.user_agent),), now)

@@ -16,7 +16,7 @@ from proxy.b2bua.mapping import contact_line, crossing_from, map_message, via_li
 from proxy.b2bua.news import News
 from proxy.b2bua.origin import Origin
 from proxy.b2bua.refer import map_referred_by, read_refer_to, record_refer, wants_no_subscription
-from proxy.b2bua.reinvite import Made, Reinvite
+from proxy.b2bua.reinvite import Made, Reinvite, give_back, reinvite_from
 from proxy.b2bua.relay import Relay
 from proxy.dialog.dialog import Dialog
 from proxy.dialog.session_timer import answered_terms, refusal_min_se
@@ -394,7 +394,7 @@ class Transfer:
 
     def _offer(self, flow: Flow, lines: tuple[Header, ...], now: float) -> Made:
         """The re-INVITE for the side that stays: the transfer target's answer, in its terms, is the offer."""
-        answer, leg, staying, core = self._answer, self.leg, self.staying, self._core
+        answer, leg, staying = self._answer, self.leg, self.staying
         assert answer is not None
         assert leg is not None
         draft = Draft(answer)
@@ -402,29 +402,7 @@ class Transfer:
         self._exchange.cross(draft, answer.body)
         if not draft.has_sdp():
             raise SdpError("The answer has no session")
-        uri, routes = staying.dialog.request_lines()
-        draft.step = _STEP
-        draft.become_request("INVITE", uri)
-        return self._finished(draft, staying, flow, (*core.capabilities, *lines), routes, answer)
-
-    def _finished(
-        self,
-        draft: Draft,
-        leg: Leg,
-        flow: Flow,
-        lines: tuple[Header, ...],
-        routes: list[Header],
-        source: Response,
-    ) -> Made:
-        """A re-INVITE in the dialog of a leg, made from a response of the other one."""
-        if leg.origin is not None:
-            leg.origin.keep(draft)
-        identity = leg.dialog.identity(leg.dialog.next_seq(), "INVITE")
-        block = [via_line(flow, self._core.new_branch()), MAX_FORWARDS, *identity, contact_line(flow)]
-        map_message(draft, block, list(lines), routes)
-        request = draft.finish()
-        assert isinstance(request, Request)
-        return Made(request, draft.changes, source)
+        return reinvite_from(draft, staying, flow, lines, answer)
 
     def _on_joined(self, response: Response | None, status: int, reason: str, now: float) -> None:
         """What the side that stays says to its new session."""
@@ -460,10 +438,7 @@ class Transfer:
             draft = Draft(answer)
             self._rules(draft, True, self.staying.flow, now)
             Exchange().cross(draft, answer.body)
-            uri, routes = leg.dialog.request_lines()
-            draft.step = _STEP
-            draft.become_request("INVITE", uri)
-            return self._finished(draft, leg, flow, (*self._core.capabilities, *lines), routes, answer)
+            return reinvite_from(draft, leg, flow, lines, answer)
 
         def done(response: Response | None, status: int, reason: str, now: float) -> None:
             if status in (408, 481):
@@ -473,16 +448,9 @@ class Transfer:
 
     def _restore(self, now: float) -> None:
         """The transfer target hung up while the joining was under way: give the side that stays its old session."""
-        staying, core = self.staying, self._core
         if self.referrer.ended:
             self._fail(480, "Temporarily Unavailable", now)
             return
-
-        def make(flow: Flow, lines: tuple[Header, ...], now: float) -> Made:
-            body = self._before if staying.origin is None else staying.origin.stamp(self._before)
-            dialog = staying.dialog
-            extra = (contact_line(flow), *lines, *core.capabilities, header("Content-Type", "application/sdp"))
-            return Made(dialog.request("INVITE", dialog.next_seq(), staying.top(), extra, body))
 
         def done(response: Response | None, status: int, reason: str, now: float) -> None:
             if not self._over and status >= 300:
@@ -490,7 +458,7 @@ class Transfer:
             elif not self._over:
                 self._fail(480, "Temporarily Unavailable", now)
 
-        Reinvite(staying, "INVITE", make, done).start(now)
+        give_back(self.staying, self._before, done, now)
 
     # How it ends
 
