@@ -350,7 +350,11 @@ class Stack:
         trunk = trunk_of(self.config, flow)
         if trunk is not None:
             return trunk.name
-        return "" if self._screening.admits(flow) else self._digest.check(request, now)
+        if self._screening.admits(flow):
+            return ""
+        user = self._digest.check(request, now)
+        self._screening.note_peer(flow)
+        return user
 
     def _invite(self, tx: ServerTransaction, now: float) -> None:
         request = tx.request
