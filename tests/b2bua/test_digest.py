@@ -4,6 +4,7 @@ own in the allow-list."""
 import pytest
 
 from proxy.b2bua.config import RetryPolicy, Target, Trunk
+from proxy.b2bua.limits import Limits
 from proxy.sip.auth import Challenge, Credentials, best_challenge, parse_credentials
 from proxy.sip.message import Message
 from proxy.sip.uri import parse_uri
@@ -319,6 +320,20 @@ def test_unknown_source_is_asked_for_credentials_and_then_may_call(uas: Bench) -
     assert start.fields["trunk"] == USER
     uas.caller_request("BYE", cseq=3)
     assert uas.last_response.status == 200
+
+
+def test_user_who_has_called_is_no_stranger_whose_messages_are_hardly_read(make_bench: BenchMaker) -> None:
+    bench = make_bench(
+        allow=(), users={USER: PASSWORD}, transport="tcp", limits=Limits(source_unknown_per_s=2.0, unknown_per_s=2.0)
+    )
+    bench.invite()
+    authorized(bench)
+    bench.respond(200, body=ANSWER)
+    bench.caller_request("ACK", cseq=2)
+    for number in range(20):
+        bench.caller_request("INFO", cseq=3 + number, body="x", content_type="text/plain")
+    assert bench.target_saw.count("INFO") == 20
+    assert bench.stack.counters()["dropped"] == 0
 
 
 def test_md5_is_taken_too(uas: Bench) -> None:
