@@ -84,7 +84,8 @@ def _over(
     def run(draft: Draft, context: Context) -> None:
         if takes_uri and draft.uri and marks(draft.uri):
             _edit_request_uri(draft, context, uri_edit)
-        for at in reversed(chosen([at for at, item in enumerate(draft.headers) if test(item.key)], instance)):
+        places = [at for at, item in enumerate(draft.headers) if test(item.key)]
+        for at in reversed(places if instance is None else chosen(places, instance)):
             item = draft.headers[at]
             if not marks(item.value):
                 continue
