@@ -81,6 +81,8 @@ def classify(seen: Seen) -> Verdict:
             return Verdict("target-slow" if seen.detail in ("no answer", "timeout") else cause, seen.detail)
         case "unusable answer":
             return Verdict("refused-sdp", f"{answer}, whose body can't be used: {seen.detail}")
+        case "timeout" if seen.detail.startswith("no webhook"):
+            return Verdict("no-webhook", seen.detail)
         case "timeout":
             return _slow(seen, seen.detail or "no answer")
         case "status":

@@ -35,6 +35,7 @@ from proxy.diagnosis.causes import CAUSES, SLOW_S, Seen, call_cause, classify
             "accept answered at 7.9 s",
         ),
         (Seen("timeout", 408, "Request Timeout", "no answer in 8.0 s"), "target-slow", "had not rung"),
+        (Seen("timeout", 408, "Request Timeout", "no webhook in 3 s"), "no-webhook", "no webhook in 3 s"),
         (Seen("timeout", 408, "Request Timeout", "ring timeout", progressed=True), "target-slow", "it had rung"),
         (Seen("transport", 503, "Service Unavailable", "connection lost"), "transport", "connection lost"),
         (Seen("hop", detail="no answer"), "target-slow", "no answer"),
