@@ -81,7 +81,12 @@ def running_trunkline(
 ) -> Iterator[Trunkline]:
     """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop."""
     port = port or free_port()
-    arguments = [*(["--target", target] if target else []), "--allow", allow, "--log-level", "warning"]
+    arguments = [
+        *(["--target", target] if target else []),
+        *(["--allow", allow] if allow else []),
+        "--log-level",
+        "warning",
+    ]
     if not any(flag == "--listen" for flag in flags):
         arguments += ["--listen", f"udp:127.0.0.1:{port}", "--listen", f"tcp:127.0.0.1:{port}"]
     if config:
