@@ -77,6 +77,7 @@ class Leg:
         "_ok_seq",
         "_ok_timer",
         "_ok_until",
+        "_reopening",
         "_settling",
         "_tags",
         "call",
@@ -125,6 +126,7 @@ class Leg:
         self._ack_seq = -1
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
+        self._reopening = 0
         self._settling: list[tuple[FlowAction, FlowFailed | None]] | None = None
         self._tags = [dialog.local_tag]
         self.keeper = SessionKeeper(self)
@@ -157,7 +159,8 @@ class Leg:
     @property
     def idle(self) -> bool:
         """Whether nothing waits: no ACK, no BYE, no flow."""
-        return self._ok_timer is None and self._bye_waiting is None and self._settling is None
+        waits = self._ok_timer is not None or self._bye_waiting is not None or self._settling is not None
+        return not waits and not self._reopening
 
     def release(self) -> None:
         """Let go of all that knows this leg. For its call, once nothing can happen to it any more."""
@@ -209,7 +212,14 @@ class Leg:
             if failed is not None:
                 failed(error.reason, now)
             return
+        self._reopening += 1
         self.core.find_flow(uri, _Reopen(self, action, failed))
+
+    def reopened(self, flow: Flow | None) -> None:
+        """A search for a new flow has ended, with one or without."""
+        self._reopening -= 1
+        if flow is not None:
+            self.flow = flow
 
     def credentials(self, method: str) -> tuple[Header, ...]:
         """What answers the peer's challenges in a request of ours; nothing before there was one."""
@@ -449,12 +459,13 @@ class _Reopen:
 
     def on_flow(self, flow: Flow, now: float) -> None:
         """Go on with the new flow."""
-        self.leg.flow = flow
+        self.leg.reopened(flow)
         self.action(flow, now)
 
     def on_no_flow(self, reason: str, now: float) -> None:
         """The peer can't be reached any more."""
         leg = self.leg
+        leg.reopened(None)
         leg.core.record("unreachable", now, leg.call.id, {"reason": reason}, leg.side)
         if self.failed is not None:
             self.failed(reason, now)

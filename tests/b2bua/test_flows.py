@@ -353,3 +353,14 @@ def test_responses_follow_rport_and_received(bench: Bench) -> None:
     assert "rport=40000" in first
     assert "received=192.0.2.10" in first
     assert second == "SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKinner"
+
+
+def test_bye_that_waits_for_a_connection_longer_than_its_call_is_kept_still_crosses(make_bench: BenchMaker) -> None:
+    bench = make_bench(transport="tcp")
+    bench.answered_call()
+    bench.close(bench.target_flow)
+    bench.hold_flows = True
+    bench.caller_request("BYE", extra="X-Note: 7")
+    bench.advance(200)
+    bench.release()
+    assert bench.requests("BYE")[0].get("x-note") == "7"
