@@ -11,7 +11,8 @@ from proxy.b2bua.decisions import apply_rules, rule_context
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.farewell import Farewell
 from proxy.b2bua.given_up import GivenUp
-from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Challenged, Leg
+from proxy.b2bua.heard import ByeUser, Challenged
+from proxy.b2bua.leg import MAX_FORWARDS, Leg
 from proxy.b2bua.mapping import contact_line, crossing_from, crossing_to, map_message, target_uri, via_line
 from proxy.b2bua.reliable import Owed, rseq_of
 from proxy.b2bua.retry import Outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.b2bua.core import Core
 from proxy.b2bua.farewell import Farewell
-from proxy.b2bua.leg import ByeUser
+from proxy.b2bua.heard import ByeUser
 from proxy.sip.message import Response
 from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.timers import Timer

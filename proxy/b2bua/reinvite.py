@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.audit.records import Change
+from proxy.b2bua.heard import ByeUser
 from proxy.b2bua.mapping import contact_line, map_message
 from proxy.dialog.session_timer import answered_terms
 from proxy.rewrite.draft import Draft
@@ -14,7 +15,8 @@ from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Message, Request, Response, header
-from proxy.transaction.client import ClientTransaction
+from proxy.transaction.client import ClientTransaction, make_cancel
+from proxy.transaction.timers import Timer
 
 if TYPE_CHECKING:
     from proxy.b2bua.leg import Leg
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Made", "Reinvite", "give_back", "reinvite_from"]
 
 _BUSY_WAIT_S: Final = 0.2
+_ANSWER_WAIT_S: Final = 60.0
 _MAX_TRIES: Final = 10
 
 
@@ -56,7 +59,7 @@ class Reinvite:
         patience_s: how long an INVITE waits for its turn.
     """
 
-    __slots__ = ("_done", "_leg", "_make", "_method", "_over", "_started", "_tries", "patience_s")
+    __slots__ = ("_done", "_guard", "_leg", "_make", "_method", "_over", "_started", "_tries", "patience_s")
 
     def __init__(self, leg: Leg, method: str, make: Make, done: Done, patience_s: float = 32.0) -> None:
         self._leg = leg
@@ -66,6 +69,7 @@ class Reinvite:
         self._tries = 0
         self._started = -1.0
         self._over = False
+        self._guard: Timer | None = None
         self.patience_s = patience_s
 
     def start(self, now: float) -> None:
@@ -103,13 +107,33 @@ class Reinvite:
         number = leg.call.attempt_number
         request = made.request
         leg.core.record_message(now, leg.call.id, leg.side, "out", flow, request, number, made.changes, made.source)
-        leg.core.layer.send_request(request, flow, self, now)
+        tx = leg.core.layer.send_request(request, flow, self, now)
+        if self._method == "INVITE":
+            self._guard = leg.core.timers.schedule(now + _ANSWER_WAIT_S, lambda now: self._cancel(tx, now))
+
+    def _cancel(self, tx: ClientTransaction, now: float) -> None:
+        """The peer rings, or says nothing more: take the INVITE back, and end it in any case (RFC 3261 section 9.1)."""
+        leg = self._leg
+        core, number = leg.core, leg.call.attempt_number
+        if tx.provisional_received and not tx.flow.closed:
+            cancel = make_cancel(tx.request, (header("Reason", 'SIP;cause=408;text="No answer in time"'),))
+            core.record_message(now, leg.call.id, leg.side, "out", tx.flow, cancel, number)
+            core.layer.send_request(cancel, tx.flow, ByeUser(core, leg.call.id, leg.side, number), now)
+
+        def end(now: float) -> None:
+            tx.terminate(now)
+            self.on_timeout(tx, now)
+
+        self._guard = core.timers.schedule(now + 64 * core.config.timers.t1_s, end)
 
     def _no_flow(self, reason: str, now: float) -> None:
         self._release()
         self._finish(None, 503, reason, now)
 
     def _release(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
         if self._method == "INVITE":
             self._leg.invite_out = False
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.b2bua.exchange import Exchange
-from proxy.b2bua.leg import ByeUser, Leg
+from proxy.b2bua.heard import ByeUser
+from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import contact_line, hide_own_refusal, map_message
 from proxy.b2bua.refer import record_refer
 from proxy.dialog.session_timer import SessionTerms, accept_terms, answered_terms

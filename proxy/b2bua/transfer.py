@@ -11,7 +11,8 @@ from proxy.b2bua.decisions import apply_rules, rule_context
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.farewell import Farewell
 from proxy.b2bua.goal import Goal, find_goal
-from proxy.b2bua.leg import MAX_FORWARDS, ByeUser, Leg
+from proxy.b2bua.heard import ByeUser
+from proxy.b2bua.leg import MAX_FORWARDS, Leg
 from proxy.b2bua.mapping import contact_line, crossing_from, map_message, via_line
 from proxy.b2bua.news import News
 from proxy.b2bua.origin import Origin
