@@ -139,10 +139,13 @@ def mask_line(line: str, settings: Redaction) -> str:
         value = _mask_secret_header(key, value)
     value = _mask_value(value, settings)
     if settings.mask_numbers:
-        if key in _NAMED_ADDRESSES or key in _CREDENTIALS:
+        named = key in _NAMED_ADDRESSES
+        if '"' in value and (named or key in _CREDENTIALS):
             value = _QUOTED.sub(_digits_in, value)
-        if key in _NAMED_ADDRESSES:
-            value = _BARE_DISPLAY.sub(_digits_in, value)
+        if named:
+            # One address in angle brackets, as most are, has no display name that needs a look.
+            if not value.lstrip().startswith("<") or value.count("<") > 1:
+                value = _BARE_DISPLAY.sub(_digits_in, value)
         elif any(word in key for word in _NUMBER_WORDS):
             value = _DIGITS.sub(_number_in, value)
     return line[: len(line) - len(line.partition(":")[2])] + value
@@ -150,14 +153,14 @@ def mask_line(line: str, settings: Redaction) -> str:
 
 def mask_number(text: str) -> str:
     """Mask the digits of one phone number; what has fewer than seven digits is none and stays."""
-    digits = sum(ch.isdigit() and ch.isascii() for ch in text)
+    digits = len([ch for ch in text if "0" <= ch <= "9"])
     if digits < _MIN_DIGITS:
         return text
     head = min(_HEAD_DIGITS, digits - _TAIL_DIGITS - _MIN_HIDDEN)
     out: list[str] = []
     seen = 0
     for ch in text:
-        if ch.isdigit() and ch.isascii():
+        if "0" <= ch <= "9":
             seen += 1
             out.append(ch if seen <= head or seen > digits - _TAIL_DIGITS else "*")
         else:
@@ -167,12 +170,14 @@ def mask_number(text: str) -> str:
 
 def _mask_value(value: str, settings: Redaction) -> str:
     """Mask what is recognized in any text: URIs, international numbers, SRTP keys."""
-    if settings.mask_secrets:
+    lowered = value.lower()
+    if settings.mask_secrets and "inline:" in lowered:
         value = _INLINE.sub(rf"\1{HIDDEN}", value)
     if ":" in value and "@" in value:
         value = _USER.sub(lambda found: _user(found, settings), value)
     if settings.mask_numbers:
-        value = _TEL.sub(lambda found: found[1] + _phone(found[2]), value)
+        if "tel:" in lowered:
+            value = _TEL.sub(lambda found: found[1] + _phone(found[2]), value)
         if "+" in value or "%2" in value:
             value = _INTERNATIONAL.sub(_number_in, value)
     return value
