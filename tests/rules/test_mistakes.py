@@ -279,7 +279,7 @@ def test_hostile_file_is_refused_soon(name: str) -> None:
     found = problems(HOSTILE[name])
     assert found
     assert all(len(str(problem)) < 2000 for problem in found)
-    assert perf_counter() - began < 10
+    assert perf_counter() - began < 30
 
 
 def test_ten_thousand_rules() -> None:

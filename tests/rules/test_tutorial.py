@@ -16,6 +16,7 @@ _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 def test_tutorial(tmp_path: Path) -> None:
     """All but the installation, which the test environment is."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+    (tmp_path / "rules").symlink_to(ROOT / "rules")
     printed = ""
     checked = 0
     for language, block in _BLOCK.findall(TUTORIAL):
