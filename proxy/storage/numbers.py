@@ -53,7 +53,7 @@ def number_of(uri: str) -> str:
         parsed = parse_uri(uri)
     except SipError:
         return ""
-    return parsed.user or "" if parsed.scheme.lower() != "tel" else parsed.host
+    return parsed.user or ""
 
 
 def hash_number(key: bytes, number: str) -> int | None:

@@ -31,7 +31,8 @@ def trim(db: sqlite3.Connection, retention: Retention, now: float) -> int:
             break
         removed += _remove(db, last)
     if removed:
-        db.execute(f"PRAGMA incremental_vacuum({_PAGES_A_TIME})").fetchall()
+        # By `execute` Python would take one step of it, and with that give back one page.
+        db.executescript(f"PRAGMA incremental_vacuum({_PAGES_A_TIME})")
     return removed
 
 
