@@ -126,6 +126,9 @@ def run_demo_diagnose(calls: int, seeds: int, first_seed: int, out: Path) -> int
             console.rule(f"seed {seed}: hidden are {_words(causes)}")
             for line in report_lines(report):
                 console.print(line, soft_wrap=True)
+        console.print(
+            f"seed {seed}: {found.hits} of 3 causes named, {len(found.false) + len(clean.false)} false alarms"
+        )
         for sentence in (*found.false, *clean.false):
             console.print(f"[red]seed {seed}, false:[/red] {sentence}", soft_wrap=True)
         missed += 3 - found.hits
