@@ -146,7 +146,7 @@ class Counts:
             change: Change
             for change in changes:
                 step = change.step
-                if step is not last:
+                if step != last:
                     last = step
                     if step.startswith("rule:"):
                         self.rules.bump(step[5:])

@@ -38,8 +38,16 @@ def _shown(value: Any) -> str:
     return _DASH if value is None or value == "" else str(value)
 
 
+def _party(uri: str | None) -> str:
+    """The user part of a URI, or all of it."""
+    if not uri:
+        return _DASH
+    user, at, _ = uri.partition("@")
+    return user.partition(":")[2] or user if at else uri
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {"at": _at, "seconds": _seconds, "percent": _percent, "shown": _shown}
+    {"at": _at, "seconds": _seconds, "party": _party, "percent": _percent, "shown": _shown}
 )
 
 
@@ -132,6 +140,10 @@ def _label(text: str) -> tuple[str, str]:
     return (f"{status} ({method})" if method not in ("", "INVITE") else status), kind
 
 
+def _detail(event: Mapping[str, Any], before: str) -> str:
+    return f"{before}{event['detail']}" if event.get("detail") else ""
+
+
 def _note(event: Mapping[str, Any]) -> str:
     """What a row between messages says, or ""."""
     number = event.get("attempt", 0)
@@ -139,11 +151,11 @@ def _note(event: Mapping[str, Any]) -> str:
         case "attempt-start":
             return f"Attempt {number}: {event.get('target', '')}, rules {event.get('rules', '')}"
         case "attempt-end":
-            detail = f": {event['detail']}" if event.get("detail") else ""
-            failed = event.get("cause") != "answered"
-            return (
-                f"Attempt {number} ended: {event.get('status', '')} {event.get('cause', '')}{detail}" if failed else ""
-            )
+            cause = str(event.get("cause", ""))
+            if cause == "answered":
+                return ""
+            why = str(event.get("reason", "")) if cause == "status" else cause
+            return f"Attempt {number} failed: {event.get('status', '')} {why}{_detail(event, ': ')}"
         case "hop-failed":
             return f"{event.get('flow', '')} failed: {event.get('why', '')}"
         case "retry":
@@ -155,8 +167,7 @@ def _note(event: Mapping[str, Any]) -> str:
         case "not-relayed":
             return f"{event.get('status', '')} not relayed: {event.get('why', '')}"
         case "call-end":
-            detail = f", {event['detail']}" if event.get("detail") else ""
-            return f"End: {event.get('outcome', '')}, by {event.get('ended_by', '')}{detail}"
+            return f"End: {event.get('outcome', '')}, by {event.get('ended_by', '')}{_detail(event, ', ')}"
         case _:
             return ""
 
