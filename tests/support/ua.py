@@ -240,9 +240,13 @@ class UserAgent:
         if call.outcome == "ended" or call.dialog is None:
             return
         call.end("us")
+        self.send_bye(call, call.dialog, now)
+
+    def send_bye(self, call: UaCall, dialog: Dialog, now: float) -> None:
+        """A BYE; another one when its connection breaks."""
         flow = self.live(call)
-        request = call.dialog.request("BYE", call.dialog.next_seq(), self.top(flow))
-        self.layer.send_request(request, flow, _Quiet(), now)
+        request = dialog.request("BYE", dialog.next_seq(), self.top(flow))
+        self.layer.send_request(request, flow, _Bye(self, call, dialog), now)
 
     # TransactionLayer's user
 
@@ -352,6 +356,16 @@ class _Quiet:
     def on_timeout(self, tx: ClientTransaction, now: float) -> None: ...
 
     def on_transport_failure(self, tx: ClientTransaction, now: float) -> None: ...
+
+
+class _Bye(_Quiet):
+    """Sends a BYE again whose connection broke."""
+
+    def __init__(self, agent: UserAgent, call: UaCall, dialog: Dialog) -> None:
+        self.agent, self.call, self.dialog = agent, call, dialog
+
+    def on_transport_failure(self, tx: ClientTransaction, now: float) -> None:
+        self.agent.send_bye(self.call, self.dialog, now)
 
 
 class _Step:
