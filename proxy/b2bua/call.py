@@ -54,6 +54,7 @@ class Call:
         invite: the UAS side of that INVITE.
         leg_a: the caller's leg. leg_b: the target's, once an attempt was answered.
         attempt: the attempt that is under way, or that was answered.
+        others: legs that were replaced, or never came to be part of the call.
         transfer: the REFER that is being carried out, or the INVITE with Replaces; or None.
         referred: for the leg that a REFER was relayed to and its CSeq number there, the one that it came with.
         retry: the retry policy. rule_sets: all rule sets by name, as they were when the call began.
@@ -78,6 +79,7 @@ class Call:
         "leg_a",
         "leg_b",
         "original",
+        "others",
         "referred",
         "retry",
         "rule_sets",
@@ -111,6 +113,7 @@ class Call:
         self.leg_b: Leg | None = None
         self.referred: dict[tuple[str, int], int] = {}
         self.transfer: Transfer | Takeover | None = None
+        self.others: list[Leg] = []
         self._sides = 0
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg_a = Leg(core, self, "a", dialog, tx.flow)
@@ -421,6 +424,7 @@ class Call:
             self.leg_a = new
         else:
             self.leg_b = new
+        self.others.append(old)
         old.peer, new.peer = None, peer
         if peer is not None:
             peer.peer = new
@@ -576,12 +580,13 @@ class Call:
     def release(self) -> bool:
         """Let go of all that knows this call: it is freed at once, and the garbage collector, which would look at every
         call in progress, has nothing to find. False when something may still happen to it."""
-        legs = [self.leg_a] if self.leg_b is None else [self.leg_a, self.leg_b]
+        legs = {self.leg_a, *self.others} if self.leg_b is None else {self.leg_a, self.leg_b, *self.others}
         if not all(leg.ended and leg.idle for leg in legs):
             return False
         for leg in legs:
             leg.release()
         self.leg_b = self.attempt = self.transfer = None
+        self.others.clear()
         del self.leg_a, self.invite
         return True
 

@@ -41,8 +41,8 @@ class SessionKeeper:
     def start(self, terms: SessionTerms | None, now: float) -> None:
         """Begin anew with these terms; None ends the session timer (RFC 4028 section 7.4)."""
         self.stop()
-        self.terms = terms
-        if terms is not None:
+        if terms is not None and not self._leg.ended:
+            self.terms = terms
             self._since = now
             self._schedule(now + terms.wait_s)
 

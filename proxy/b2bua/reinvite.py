@@ -153,7 +153,9 @@ class Reinvite:
                 return
             leg.send_ack(response.cseq.number, now)
         self._release()
-        if leg.digest is not None and leg.digest.take(response):
+        if leg.ended:
+            self._finish(response, status, response.reason, now)
+        elif leg.digest is not None and leg.digest.take(response):
             self.start(now)
         elif status < 300:
             self._take(tx, response, now)
@@ -171,8 +173,7 @@ class Reinvite:
         leg.learn(response)
         if tx.request.body:
             leg.local_sdp = tx.request.body
-        if not leg.ended:
-            leg.keeper.start(answered_terms(response, leg.keeper.asks_s), now)
+        leg.keeper.start(answered_terms(response, leg.keeper.asks_s), now)
         self._finish(response, response.status, response.reason, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:

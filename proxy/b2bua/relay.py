@@ -223,7 +223,7 @@ class Relay:
             self._guard.cancel()
             self._guard = None
         if (peer.digest is not None and status >= 200 and peer.digest.take(response)) or (
-            status == 422 and peer.keeper.lengthen(response)
+            status == 422 and not peer.ended and peer.keeper.lengthen(response)
         ):
             if not self._rack:
                 self.exchange = Exchange()

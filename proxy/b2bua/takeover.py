@@ -74,6 +74,7 @@ class Takeover:
         dialog = Dialog.as_uas(tx.request, core.new_id())
         self.leg = Leg(core, call, side, dialog, tx.flow, replaced.place)
         self.leg.invite_in = tx
+        call.others.append(self.leg)
 
     @classmethod
     def start(cls, replaced: Leg, tx: ServerTransaction, now: float) -> None:

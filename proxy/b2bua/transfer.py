@@ -378,6 +378,7 @@ class Transfer:
             self._fail(502, error.reason, now)
             return
         leg = self.leg = Leg(self._core, self.call, self._side, dialog, tx.flow, self.referrer.place)
+        self.call.others.append(leg)
         leg.learn(response)
         leg.local_sdp = tx.request.body
         leg.confirmed = True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.bench import ANSWER, Bench
+from tests.support.bench import ANSWER, OFFER, Bench
 
 
 def caller_hangs_up(bench: Bench) -> None:
@@ -45,11 +45,26 @@ def re_invite(bench: Bench) -> None:
     bench.respond(200, request=bench.requests("BYE")[-1])
 
 
-@pytest.mark.parametrize("whole_call", [caller_hangs_up, target_hangs_up, caller_gives_up, target_is_busy, re_invite])
+def transfer(bench: Bench) -> None:
+    """The target has the caller moved to another target, which hangs up."""
+    bench.answered_call()
+    bench.target_request("REFER", extra="Refer-To: <sip:bob@203.0.113.5>")
+    bench.respond(200, request=bench.requests("NOTIFY")[-1])
+    bench.respond(200, body=ANSWER, tag="bob")
+    bench.caller_answers(bench.caller_requests("INVITE")[-1], 200, body=OFFER)
+    bench.respond(200, request=bench.requests("NOTIFY")[-1])
+    bench.respond(200, request=bench.requests("BYE")[-1])
+    bench.target_request("BYE", tag="bob")
+    bench.caller_answers(bench.caller_requests("BYE")[-1], 200)
+
+
+@pytest.mark.parametrize(
+    "whole_call", [caller_hangs_up, target_hangs_up, caller_gives_up, target_is_busy, re_invite, transfer]
+)
 def test_an_ended_call_is_freed_without_the_garbage_collector(
     make_bench: Callable[..., Bench], whole_call: Callable[[Bench], None]
 ) -> None:
-    bench = make_bench()
+    bench = make_bench(refer="execute")
     whole_call(bench)
     bench.advance(60)
     bench.events.clear()
