@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from proxy.audit.records import Event
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
+from proxy.rewrite.engine import RuleSet
 from proxy.runtime import Runtime
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
@@ -109,6 +110,12 @@ class Script:
         self.deadlines = [deadline for deadline in self.deadlines if deadline > now]
         self._note("timers", now, due)
         self.on_timer()
+
+    def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
+        self._note("rules", rules, default_rules)
+
+    def rules_failed(self, problems: Sequence[str], now: float) -> None:
+        self._note("rules_failed", problems)
 
     def set_draining(self, on: bool) -> None:
         self._note("draining", on)

@@ -6,6 +6,7 @@ import json
 from time import perf_counter
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -238,6 +239,7 @@ def test_every_condition_action_and_operation_is_generated() -> None:
     assert len(SDP_OPERATIONS) == 25
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(RULE, min_size=1, max_size=5), MESSAGES)
 def test_any_rules_on_any_message(found: list[dict[str, Any]], given_message: tuple[list[str], str, bool]) -> None:
