@@ -31,6 +31,8 @@ ALPHA: Final = 0.001
 _MIN_CALLS: Final = 20
 _MIN_FAILED: Final = 5
 _MIN_DIFFERENCE: Final = 0.10
+_LARGE_DIFFERENCE: Final = 0.25
+"""Enough without regard to the ratio: where half of all calls fail anyway, nothing can fail twice as often."""
 _MIN_RATIO: Final = 2.0
 _MOST: Final = 10
 _BINS: Final = 96
@@ -356,7 +358,8 @@ def _is_effect(failed: int, total: int, failed_others: int, others: int) -> bool
     if failed < _MIN_FAILED or not total or not others:
         return False
     rate, other_rate = failed / total, failed_others / others
-    return rate - other_rate >= _MIN_DIFFERENCE and rate >= _MIN_RATIO * other_rate
+    difference = rate - other_rate
+    return difference >= _LARGE_DIFFERENCE or (difference >= _MIN_DIFFERENCE and rate >= _MIN_RATIO * other_rate)
 
 
 def _likelihood(failed: Any, total: Any) -> Any:

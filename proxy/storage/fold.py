@@ -108,7 +108,7 @@ class Fold:
         self._holding: dict[str, None] = {}
         self._ended: deque[tuple[float, str]] = deque()
         self._gone: dict[str, None] = {}
-        self._sets: set[int] = set()
+        self._sets: dict[int, str] = {}
         self._operations: list[Operation] = []
         self._counts: dict[tuple[int, str, str, str], int] = {}
         self._last_key = 0
@@ -185,9 +185,9 @@ class Fold:
         operations, self._operations = self._operations, []
         return operations
 
-    def forget_sets(self) -> None:
-        """The store was made anew: write the sets again."""
-        self._sets.clear()
+    def known_sets(self) -> list[Operation]:
+        """What writes all sets again, for a store that was made anew."""
+        return [(_PUT_SET, item) for item in self._sets.items()]
 
     def _forget(self, name: str) -> None:
         """A call is over; what still comes of it, a repeated answer perhaps, is no new call."""
@@ -417,7 +417,7 @@ class Fold:
         if number not in self._sets:
             if len(self._sets) > 10_000:
                 self._sets.clear()
-            self._sets.add(number)
+            self._sets[number] = text
             self._operations.append((_PUT_SET, (number, text)))
         return number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 import threading
@@ -105,6 +106,7 @@ class StoreSink:
         self._open_store = open_store
         self._db: sqlite3.Connection | None = None
         self._inode = 0
+        self._claimed: int | None = None
         self._ours = False
         self._started_ns = time.time_ns() if wall_offset is None else 0
         self._fold: Fold | None = None
@@ -191,6 +193,8 @@ class StoreSink:
                 self._idle.notify_all()
             if closing:
                 self._close_store()
+                if self._claimed is not None:
+                    os.close(self._claimed)
                 return
 
     def _pause(self) -> float:
@@ -282,14 +286,28 @@ class StoreSink:
             self._ours = key_path(path).exists() or not path.exists()
             redactor = Redactor(self.settings.redaction)
             self._fold = Fold(redactor, load_key(path), tapped=self.settings.tapped)
-        self._fold.forget_sets()
+        self._operations = [*self._fold.known_sets(), *self._operations]
         self._db = db = self._open_store(path)
         self._inode = path.stat().st_ino
-        # Calls that began before this process and did not end: it went away in the middle of them.
-        sql = "UPDATE calls SET state = 'lost' WHERE state IN ('trying', 'answered') AND key < ?"
-        db.execute(sql, (self._started_ns,))
+        if self._claim():
+            # Calls that began before this process and did not end: theirs went away in the middle of them.
+            sql = "UPDATE calls SET state = 'lost' WHERE state IN ('trying', 'answered') AND key < ?"
+            db.execute(sql, (self._started_ns,))
         self._ours = True
         return db
+
+    def _claim(self) -> bool:
+        """Whether no other process writes to this store now. Each holds a shared lock on the key's file."""
+        if self._claimed is None:
+            self._claimed = os.open(key_path(self.settings.path), os.O_RDONLY)
+        try:
+            fcntl.flock(self._claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        with suppress(BlockingIOError):
+            fcntl.flock(self._claimed, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return alone
 
     def _close_store(self) -> None:
         if self._db is not None:

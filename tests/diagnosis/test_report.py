@@ -88,6 +88,16 @@ def test_what_goes_along_with_a_cause_is_no_second_one() -> None:
     assert "whose Diversion user part is E.164" in found[0].also
 
 
+def test_a_cause_among_many_failures() -> None:
+    """Where more than half fail for other reasons, a cause can't double the rate, and is one all the same."""
+    source = random.Random(17)
+    facts = []
+    for at in range(600):
+        address = f"tls:203.0.113.{21 + at % 3}:5061"
+        facts.append(attempt(source, at, at % 3 == 0 or source.random() < 0.55, address=address))
+    assert [finding.kind for finding in differences(facts)] == ["address"]
+
+
 def test_a_header_that_is_missing() -> None:
     source = random.Random(3)
     facts = []

@@ -120,8 +120,24 @@ def test_calls_of_a_process_that_is_gone_are_lost(tmp_path: Path) -> None:
         with StoreReader(path) as reader:
             assert [call.state for call in reader.calls()] == [state]
             assert abs(reader.calls()[0].started - time.time()) < 5
-        sink._closing = True
-        sink._wake.set()
+        sink.close()
+
+
+def test_calls_of_another_process_that_lives_are_not(tmp_path: Path) -> None:
+    """Several processes may write to one store: workers, or an old one that drains while a new one has begun."""
+    path = tmp_path / "calls.db"
+    flow = Flow("udp", ("127.0.0.1", 5060), ("127.0.0.1", 5080), "127.0.0.1:5060")
+    sinks = []
+    for name in ("one", "two", "three"):
+        sink = StoreSink(StoreSettings(path))
+        sinks.append(sink)
+        time.sleep(0.01)
+        sink.emit(Event("call-start", time.monotonic(), name, "a", 0, {"flow": flow, "from": "sip:a@b"}))
+        assert sink.flush()
+    with StoreReader(path) as reader:
+        assert [(call.id, call.state) for call in reader.calls()] == [(n, "trying") for n in ("three", "two", "one")]
+    for sink in sinks:
+        sink.close()
 
 
 def test_a_repeated_answer_after_the_end_is_no_new_call(tape: Tape, tmp_path: Path) -> None:
