@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from proxy.transport.errors import ListenError, TlsError
 __all__ = ["run_proxy"]
 
 _OPEN_FILES = 65_536
+_M_ARENA_MAX = -8
 
 
 def run_proxy(flags: Mapping[str, Any]) -> None:
@@ -60,6 +62,7 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         log.info("store", path=str(store.settings.path))
         store.start()
     _raise_open_files()
+    _use_one_arena()
     runtime = Runtime(
         prepared.config,
         settings.listeners(),
@@ -109,6 +112,20 @@ def _store(settings: Settings) -> StoreSink | None:
             tapped=settings.webhook.listen is not None,
         )
     )
+
+
+def _use_one_arena() -> None:
+    """Have all threads allocate from one arena of glibc.
+
+    With one for each thread (the default), what the call store's thread frees stays in pieces that nothing else can
+    use: memory grew by a third in ten minutes of soak, and does not with one arena. Threads rarely allocate at the same
+    time anyhow, for the interpreter runs one of them. A system with another C library is left as it is.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_ARENA_MAX, 1)
 
 
 def _raise_open_files() -> None:
