@@ -1,4 +1,4 @@
-"""Good and bad traffic through a real `trunkline run` for a while: `python -m tests.soak.soak SECONDS`.
+"""Good and bad traffic through a real `trunkline run` for a while: `python -m tests.soak.soak SECONDS [FLAGS]`.
 
 Traffic runs for that time, two fifths of it to warm up; after both parts everything may come to rest. Memory has to
 return to where it was after the warm-up, and every table has to be empty.
@@ -193,7 +193,7 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
     with tempfile.TemporaryDirectory() as directory:
         # The call store takes its memory within the first minutes (caches, and arenas of its threads), then no more.
-        result = asyncio.run(soak(Path(directory), 0.6 * seconds, warm_up_s=0.4 * seconds))
+        result = asyncio.run(soak(Path(directory), 0.6 * seconds, *sys.argv[2:], warm_up_s=0.4 * seconds))
     sys.stdout.write(result.text() + "\n")
     sys.exit(bool(result.left) or result.growth > 0.05)
 
