@@ -85,6 +85,10 @@ Admin = Annotated[
 ]
 Level = Annotated[LogLevel | None, typer.Option("--log-level", help="What the log on stdout holds. Default: info.")]
 
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes that share the listeners. Default: 1.")
+]
+
 
 def settings_flags(**given: Any) -> dict[str, Any]:
     """The flags that were given, nested like the settings; `tls__key` stands for `tls.key`."""
@@ -121,6 +125,7 @@ def run(
     store: Store = None,
     no_store: NoStore = False,
     log_level: Level = None,
+    workers: Workers = None,
 ) -> None:
     """Take calls and pass them on.
 
@@ -145,6 +150,7 @@ def run(
         store__path=store,
         store__enabled=False if no_store else None,
         log_level=log_level and log_level.value,
+        workers=workers,
     )
     try:
         run_proxy(flags)
@@ -173,6 +179,7 @@ def check(
     store: Store = None,
     no_store: NoStore = False,
     log_level: Level = None,
+    workers: Workers = None,
 ) -> None:
     """Check settings and rules, and show what `run` would use. With RULES only these files are checked.
 
@@ -202,6 +209,7 @@ def check(
                 store__path=store,
                 store__enabled=False if no_store else None,
                 log_level=log_level and log_level.value,
+                workers=workers,
             )
         )
     except SettingsError as error:

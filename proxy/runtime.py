@@ -31,10 +31,12 @@ from proxy.transport.resolver import Resolver, numeric_hop
 from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import TlsSettings
 from proxy.transport.watch import FileWatch
+from proxy.workers import Exchange, new_id, worker_id
 
 __all__ = ["Runtime", "StackFactory", "StackLike"]
 
 _GOODBYE_S: Final = 2.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _POLL_S: Final = 0.05
 _LOG_INTERVAL_S: Final = 10.0
 
@@ -125,6 +127,8 @@ class Runtime:
         watch_s: how often to look whether a certificate or key was replaced, which is then read again; 0 for never.
         on_reload: called on SIGHUP after the certificate was read again.
         rules: where rule sets come from; they are read again on SIGHUP and when a file was changed. None: never.
+        exchange: with the other workers, where several processes share the listeners; None for one process.
+        parent: a file descriptor that can be read once the supervisor is gone; the process then ends as by SIGTERM.
     """
 
     def __init__(
@@ -141,11 +145,21 @@ class Runtime:
         watch_s: float = 0.0,
         on_reload: Callable[[], None] | None = None,
         rules: RuleSource | None = None,
+        exchange: Exchange | None = None,
+        parent: int | None = None,
     ) -> None:
-        self.stack: StackLike = (make_stack or Stack)(config, _new_id, random.SystemRandom().random)
+        make_id = new_id if exchange is None else worker_id(exchange.number)
+        self.stack: StackLike = (make_stack or Stack)(config, make_id, random.SystemRandom().random)
         self.transports = Transports(
-            self, public_address=config.public_address, tls=tls, stream=stream, welcome=self.stack.may_connect
+            self,
+            public_address=config.public_address,
+            tls=tls,
+            stream=stream,
+            welcome=self.stack.may_connect,
+            shared=exchange is not None,
         )
+        self._exchange = exchange
+        self._parent = parent
         self._watch = FileWatch(() if tls is None else tls.files(), watch_s, self.reload)
         self._rules = None if rules is None else RuleReload(rules, self._use_rules, self._rules_failed)
         self._wanted = tuple(listeners)
@@ -182,6 +196,14 @@ class Runtime:
         self._stopping = self._stopping or asyncio.Event()
         self._hurry = self._hurry or asyncio.Event()
         await self.transports.start(self._wanted)
+        if self._exchange is not None:
+            self._exchange.start(
+                receive=self._take,
+                closed=self._borrowed_closed,
+                datagram_flow=self.transports.datagram_flow,
+                send=self.transports.send,
+                close=self.transports.close_flow,
+            )
         self._watch.start()
         if self._rules is not None:
             self._rules.start()
@@ -200,11 +222,15 @@ class Runtime:
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.report)
+        # A supervisor has blocked them, so that none came before there was a handler.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_SIGNALS, signal.SIGCHLD))
+        if self._parent is not None:
+            loop.add_reader(self._parent, self._orphaned, self._parent)
         try:
             await self.start()
             await self._work(on_ready)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
     async def _work(self, on_ready: Callable[[], None] | None) -> None:
@@ -230,6 +256,12 @@ class Runtime:
             self._hurry.set()
         self._stopping.set()
 
+    def _orphaned(self, parent: int) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(parent)
+        self._log.error("supervisor-gone")
+        self.request_stop()
+
     def report(self) -> None:
         """Log the sizes of all tables and what was turned away; on SIGUSR1, and before everything is closed.
 
@@ -244,7 +276,11 @@ class Runtime:
                 **self.transports.counters(),
                 "resolving": len(self._resolving),
             },
-            counters={**self.stack.counters(), "connections_refused": self.transports.refused},
+            counters={
+                **self.stack.counters(),
+                "connections_refused": self.transports.refused,
+                **({} if self._exchange is None else self._exchange.counters()),
+            },
             memory_bytes=_resident_bytes(),
         )
 
@@ -306,6 +342,8 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._resolving, return_exceptions=True)
         await self.transports.stop()
+        if self._exchange is not None:
+            self._exchange.stop()
         await self._resolver.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -318,6 +356,12 @@ class Runtime:
 
     def receive(self, data: bytes, flow: Flow) -> None:
         """One whole message came in. This is the hot path."""
+        exchange = self._exchange
+        if exchange is None or not exchange.hand_over(data, flow):
+            self._take(data, flow)
+
+    def _take(self, data: bytes, flow: Flow) -> None:
+        """A message that is ours."""
         try:
             self.stack.receive(data, flow, time.monotonic())
         except Exception as error:
@@ -330,11 +374,17 @@ class Runtime:
 
     def closed(self, flow: Flow) -> None:
         """A connection is gone."""
+        if self._exchange is not None:
+            self._exchange.gone(flow)
+        self._drive(self.stack.flow_closed, flow)
+
+    def _borrowed_closed(self, flow: Flow) -> None:
+        """A connection of another worker is gone."""
         self._drive(self.stack.flow_closed, flow)
 
     def in_use(self, flow: Flow) -> bool:
         """Whether a call needs a connection."""
-        return self.stack.flow_in_use(flow)
+        return self.stack.flow_in_use(flow) or (self._exchange is not None and self._exchange.lends(flow))
 
     # Time
 
@@ -444,11 +494,6 @@ class Runtime:
         suppressed = self._faults.allow(where, time.monotonic())
         if suppressed is not None:
             self._log.error("internal-error", subject=str(subject), exc_info=error, suppressed=suppressed)
-
-
-def _new_id() -> str:
-    """80 random bits in hexadecimal."""
-    return os.urandom(10).hex()
 
 
 def _resident_bytes() -> int:

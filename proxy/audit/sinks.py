@@ -13,7 +13,7 @@ from proxy.audit.records import Event
 from proxy.audit.redact import Redaction, Redactor
 from proxy.audit.writer import LineWriter
 
-__all__ = ["LEVELS", "JsonLinesSink", "LineWriter", "Sink", "configure_logs", "timestamp"]
+__all__ = ["LEVELS", "JsonLinesSink", "LineTarget", "LineWriter", "Sink", "configure_logs", "timestamp"]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -146,12 +146,19 @@ class _WallClock:
         return moment + self._offset
 
 
+class LineTarget(Protocol):
+    """Where finished lines go."""
+
+    def write(self, line: bytes) -> None:
+        """Take one line, which ends with a line feed."""
+
+
 class _LogLines:
     """What structlog writes to: finished lines."""
 
     __slots__ = ("_writer",)
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LineTarget) -> None:
         self._writer = writer
 
     def msg(self, line: bytes) -> None:
@@ -161,7 +168,7 @@ class _LogLines:
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
 
 
-def configure_logs(writer: LineWriter, level: str = "info", redaction: Redaction | None = None) -> None:
+def configure_logs(writer: LineTarget, level: str = "info", redaction: Redaction | None = None) -> None:
     """Send the operational log (start, stop, listeners, connections, TLS errors) as JSON lines to a writer.
 
     A line has `time`, `level`, `event` and its own fields, as those of `JsonLinesSink` have.

@@ -1,11 +1,13 @@
-"""`trunkline run`: one process that takes calls until it is told to stop."""
+"""`trunkline run`: takes calls until it is told to stop; in one process, or in several workers."""
 
 from __future__ import annotations
 
+import os
 import ctypes
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -13,20 +15,24 @@ import uvloop
 
 from proxy import __version__
 from proxy.audit.redact import Redaction
-from proxy.audit.sinks import JsonLinesSink, LineWriter, Sink, configure_logs
+from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, Sink, configure_logs
 from proxy.commands.observe import Observers
-from proxy.commands.prepare import prepare
+from proxy.commands.prepare import Prepared, prepare
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
+from proxy.settings.observability import AdminSection
 from proxy.storage.paths import default_store
 from proxy.storage.sink import StoreSettings, StoreSink
+from proxy.supervisor import Place, Supervisor
 from proxy.transport.errors import ListenError, TlsError
+from proxy.workers import Exchange
 
 __all__ = ["run_proxy"]
 
 _OPEN_FILES = 65_536
 _M_ARENA_MAX = -8
+_UNUSABLE = 2
 
 
 def run_proxy(flags: Mapping[str, Any]) -> None:
@@ -35,11 +41,61 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
     Raises SettingsError when something is wrong before the first listener is open, or a listener can't be opened.
     """
     prepared = prepare(flags)
+    workers = prepared.settings.workers
+    if workers == 1:
+        _run(prepared, None)
+        return
+    _configure_logs(prepared.settings, _Direct())
+    code = Supervisor(workers, lambda place: _work(prepared, place)).run()
+    if code:
+        sys.exit(code)
+
+
+def _work(prepared: Prepared, place: Place) -> int:
+    """One worker of several; gives its exit code."""
     settings = prepared.settings
+    if place.number:
+        # One of them serves the pages, on a port that is not shared.
+        settings = settings.model_copy(update={"admin": AdminSection()})
+    config = replace(prepared.config, max_calls=-(-prepared.config.max_calls // place.workers))
+    if place.again:
+        try:
+            rules, default = prepared.load_rules()
+            config = replace(config, rules=rules, default_rules=default)
+        except SettingsError:
+            pass  # they have been changed for the worse since the start; RuleReload says so when it looks
+    try:
+        _run(replace(prepared, settings=settings, config=config), place)
+    except SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"trunkline: {problem}\n")
+        return _UNUSABLE
+    return 0
+
+
+class _Direct:
+    """Writes lines to stdout at once and without a thread, since the supervisor forks."""
+
+    def write(self, line: bytes) -> None:
+        """Write one line."""
+        try:
+            os.write(sys.stdout.fileno(), line)
+        except OSError:  # whoever read it is gone
+            pass
+
+
+def _configure_logs(settings: Settings, out: LineTarget) -> Redaction:
     redaction = Redaction(settings.redaction.mask_numbers, settings.redaction.mask_secrets)
+    configure_logs(out, settings.log_level, redaction)
+    return redaction
+
+
+def _run(prepared: Prepared, place: Place | None) -> None:
+    """One process. Raises SettingsError."""
+    settings = prepared.settings
     events = _events_writer(settings)
     out = LineWriter(sys.stdout.buffer)
-    configure_logs(out, settings.log_level, redaction)
+    redaction = _configure_logs(settings, out)
     sinks: list[Sink] = [JsonLinesSink(out, settings.log_level, redaction)]
     if events is not None:
         sinks.append(JsonLinesSink(events, "debug", redaction))
@@ -72,6 +128,8 @@ def run_proxy(flags: Mapping[str, Any]) -> None:
         watch_s=settings.tls.watch_s,
         drain_s=settings.drain_s,
         rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
+        exchange=None if place is None else Exchange(place.number, place.workers, place.ends),
+        parent=None if place is None else place.parent,
     )
     try:
         uvloop.run(runtime.run(lambda: observers.start(runtime)))

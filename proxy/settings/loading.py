@@ -35,6 +35,7 @@ FLAGS: Final[Mapping[str, str]] = MappingProxyType(
         "store.enabled": "--no-store",
         "admin.listen": "--admin",
         "log_level": "--log-level",
+        "workers": "--workers",
     }
 )
 

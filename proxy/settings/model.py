@@ -43,6 +43,7 @@ from proxy.transaction.timers import TimerSettings
 from proxy.transport import Listener, parse_listener
 from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import TlsSettings
+from proxy.workers import MAX_WORKERS
 
 __all__ = ["DEFAULT_RULES", "NO_ADDRESS", "NO_PROJECT", "Settings"]
 
@@ -118,6 +119,8 @@ class Settings(BaseSettings):
     """A file that gets every event, whatever the log level."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What the log on stdout holds: `info` one line a call, `debug` every message and change."""
+    workers: int = Field(1, ge=1, le=MAX_WORKERS)
+    """How many processes share the listeners, each with calls of its own; more than cores is of no use."""
     drain_s: float = Field(30.0, ge=0, le=86_400)
     """How long calls may go on after SIGTERM before they are ended, in seconds."""
     user_agent: str = f"Trunkline/{__version__}"
@@ -227,9 +230,23 @@ class Settings(BaseSettings):
         if self.retry.no_webhook_after_s and self.webhook.listen is None:
             problems.append("webhook.listen is not set: retry.no_webhook_after_s needs the webhook tap")
         problems += self._unknown_names()
+        problems += self._alone()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _alone(self) -> list[str]:
+        """What several workers can't do."""
+        if self.workers == 1:
+            return []
+        problems = [
+            f"listen: {item}: several workers need a port of their choice, not any"
+            for item in self.listeners()
+            if not item.port
+        ]
+        if self.webhook.listen is not None:
+            problems.append("workers: the webhook tap knows the calls of one process only (allowed with it: 1)")
+        return problems
 
     def _unknown_names(self) -> list[str]:
         """Names of targets and trunks that nothing has."""
@@ -332,6 +349,8 @@ class Settings(BaseSettings):
         ]
         if not (self.allow or self.trunks or self.users):
             notes.append("allow is empty, and there are no trunks or users: nobody may call")
+        if self.workers > 1 and self.admin.listen is not None:
+            notes.append("admin.listen: pages and metrics show the calls of the first worker only")
         if not self.tls.verify:
             notes.append("tls.verify is off: anybody can pose as the target")
         if any(item.host in _WILDCARDS for item in self.listeners()) and is_private(self.address()):

@@ -52,6 +52,7 @@ class Transports:
         stream: limits of TCP and TLS connections.
         max_udp_flows: how many UDP peers a socket remembers.
         welcome: whether a connection that comes in, told by its flow, is worth keeping; None keeps all.
+        shared: whether other processes listen on the same ports (SO_REUSEPORT).
 
     Attributes:
         listeners: what is listened at, with the real ports, after `start`.
@@ -67,6 +68,7 @@ class Transports:
         stream: StreamSettings | None = None,
         max_udp_flows: int = 65_536,
         welcome: Callable[[Flow], bool] | None = None,
+        shared: bool = False,
     ) -> None:
         self.listeners: tuple[Listener, ...] = ()
         self.refused = 0
@@ -76,6 +78,7 @@ class Transports:
         self._stream = stream or StreamSettings()
         self._max_udp_flows = max_udp_flows
         self._welcome = welcome
+        self._shared = shared
         self._by_address: dict[str, int] = {}
         self._udp: list[UdpSocket] = []
         self._servers: list[asyncio.Server] = []
@@ -116,7 +119,8 @@ class Transports:
         try:
             found = await loop.getaddrinfo(listener.host, listener.port, type=kind, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
-            sock = udp_socket(family, address) if kind == socket.SOCK_DGRAM else _server_socket(family, address)
+            make = udp_socket if kind == socket.SOCK_DGRAM else _server_socket
+            sock = make(family, address, shared=self._shared)
         except OSError as error:
             raise ListenError(f"{listener}: {reason_of(error)}") from error
         port = int(sock.getsockname()[1])
@@ -144,6 +148,16 @@ class Transports:
     def send(self, flow: Flow, data: bytes) -> None:
         """Write to a flow; what can't be sent is logged, never raised."""
         cast("_Handle", flow.handle).send(flow, data)
+
+    def datagram_flow(self, listener: str, host: str, port: int) -> Flow | None:
+        """The flow of a UDP listener, by its name, to a peer; None when there is none."""
+        for sock in self._udp:
+            if sock.name == listener:
+                try:
+                    return sock.flow_to(host, port)
+                except OSError:
+                    return None
+        return None
 
     def close_flow(self, flow: Flow, why: str) -> None:
         """Close a connection after what was sent on it has left; for UDP there is nothing to close."""
@@ -397,13 +411,15 @@ class _Acceptor(asyncio.Protocol):
         self._owner.accepted(self._listener, self._advertised, cast("asyncio.Transport", transport))
 
 
-def _server_socket(family: int, address: Any) -> socket.socket:
-    """A bound stream socket. Raises OSError."""
+def _server_socket(family: int, address: Any, *, shared: bool = False) -> socket.socket:
+    """A bound stream socket; `shared` with other processes. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         # A restart must not wait for the last connections of its predecessor to time out.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)

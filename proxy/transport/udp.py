@@ -156,11 +156,14 @@ class UdpSocket(asyncio.DatagramProtocol):
             self.closed.set_result(None)
 
 
-def udp_socket(family: int, address: Any) -> socket.socket:
-    """A bound UDP socket with a large receive buffer that lets the network fragment large datagrams. Raises OSError."""
+def udp_socket(family: int, address: Any, *, shared: bool = False) -> socket.socket:
+    """A bound UDP socket with a large receive buffer that lets the network fragment large datagrams; `shared` with
+    other processes. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if sys.platform == "linux":

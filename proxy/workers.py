@@ -1,0 +1,294 @@
+"""Several processes on the same ports: which of them has a call, and what they hand to each other.
+
+The kernel gives a datagram, or a new connection, to any of the processes that share a port (SO_REUSEPORT). Every
+identifier that a worker makes begins with its number, so that a message says whose it is: a request by its To tag, a
+response by the branch of its Via. One that is another worker's goes there through a socket pair, with the facts of
+its flow. What is sent over UDP leaves from the owner's own socket, which has the same port; what belongs on a
+connection goes back to the worker that holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import orjson
+import structlog
+
+from proxy.audit.throttle import Throttle
+from proxy.sip.errors import SipError
+from proxy.sip.flow import Flow
+from proxy.sip.message import Response
+from proxy.sip.parser import MalformedMessage, parse_message
+
+__all__ = ["MAX_WORKERS", "Exchange", "Mesh", "new_id", "owner_of", "worker_id"]
+
+MAX_WORKERS: Final = 16
+_DIGITS: Final = "0123456789abcdef"
+_RANDOM_BYTES: Final = 10
+_ID_LENGTH: Final = 1 + 2 * _RANDOM_BYTES
+_COOKIE: Final = "z9hG4bK"
+_HEAD: Final = struct.Struct("!cH")
+_BUFFER_BYTES: Final = 4 * 1024 * 1024
+_MAX_FRAME_BYTES: Final = 128 * 1024
+_MAX_BORROWED: Final = 65_536
+_LOG_INTERVAL_S: Final = 10.0
+
+# What a frame is: a datagram, a message of a connection, bytes to write to one, one to close, one that is gone.
+_DATAGRAM, _MESSAGE, _WRITE, _CLOSE, _GONE = b"D", b"M", b"W", b"C", b"G"
+
+_log = structlog.get_logger(__name__)
+
+
+def new_id() -> str:
+    """80 random bits in hexadecimal."""
+    return os.urandom(_RANDOM_BYTES).hex()
+
+
+def worker_id(number: int) -> Callable[[], str]:
+    """What makes identifiers of a worker: its number as one digit, and 80 random bits."""
+    digit = _DIGITS[number]
+    return lambda: digit + os.urandom(_RANDOM_BYTES).hex()
+
+
+def owner_of(data: bytes, workers: int) -> int | None:
+    """The number of the worker that a message belongs to; None when it does not say, and any of them may take it."""
+    try:
+        message = parse_message(data)
+        mark = message.via.branch.removeprefix(_COOKIE) if isinstance(message, Response) else message.to.tag
+    except (MalformedMessage, SipError, ValueError):
+        return None
+    if mark is None or len(mark) != _ID_LENGTH:
+        return None
+    number = _DIGITS.find(mark[0])
+    return number if 0 <= number < workers else None
+
+
+class Mesh:
+    """A socket pair for every two workers, made before the first one starts.
+
+    The ends outlive a worker that dies: its successor reads what came meanwhile.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._ends: dict[tuple[int, int], socket.socket] = {}
+        for one in range(workers):
+            for other in range(one + 1, workers):
+                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+                for end in pair:
+                    end.setblocking(False)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+                self._ends[one, other], self._ends[other, one] = pair
+
+    def ends_of(self, number: int) -> dict[int, socket.socket]:
+        """The ends of one worker, by the number of who has the other end."""
+        return {other: end for (one, other), end in self._ends.items() if one == number}
+
+    def close(self) -> None:
+        """Close all ends."""
+        for end in self._ends.values():
+            end.close()
+
+
+class Exchange:
+    """One worker's side: hands over what is another's, and takes what is its own.
+
+    Args:
+        number: this worker's. workers: how many there are.
+        ends: the sockets to the others.
+    """
+
+    def __init__(self, number: int, workers: int, ends: Mapping[int, socket.socket]) -> None:
+        self.number = number
+        self.handed_over = self.taken = self.lost = 0
+        self._workers = workers
+        self._ends = ends
+        self._lent: dict[Flow, int] = {}
+        self._by_number: dict[int, Flow] = {}
+        self._next = 0
+        self._borrowed: dict[tuple[int, int], Flow] = {}
+        self._noted = Throttle(_LOG_INTERVAL_S)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._receive: Callable[[bytes, Flow], None] = lambda data, flow: None
+        self._closed: Callable[[Flow], None] = lambda flow: None
+        self._datagram_flow: Callable[[str, str, int], Flow | None] = lambda listener, host, port: None
+        self._send: Callable[[Flow, bytes], None] = lambda flow, data: None
+        self._close: Callable[[Flow, str], None] = lambda flow, why: None
+
+    def start(
+        self,
+        *,
+        receive: Callable[[bytes, Flow], None],
+        closed: Callable[[Flow], None],
+        datagram_flow: Callable[[str, str, int], Flow | None],
+        send: Callable[[Flow, bytes], None],
+        close: Callable[[Flow, str], None],
+    ) -> None:
+        """Begin to listen to the others.
+
+        Args:
+            receive: takes a message of ours with its flow; closed: hears that such a flow is gone.
+            datagram_flow: the flow of a listener's own socket (named as the listener) to a host and port.
+            send, close: for flows of our own transports.
+        """
+        self._receive, self._closed, self._datagram_flow = receive, closed, datagram_flow
+        self._send, self._close = send, close
+        self._loop = asyncio.get_running_loop()
+        for other, end in self._ends.items():
+            self._loop.add_reader(end, self._read, other, end)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._loop is not None:
+            for end in self._ends.values():
+                self._loop.remove_reader(end)
+            self._loop = None
+
+    def counters(self) -> dict[str, int]:
+        """How many messages were handed over to others, taken from them, and lost on the way."""
+        return {"handed_over": self.handed_over, "taken": self.taken, "hand_over_lost": self.lost}
+
+    # Outgoing
+
+    def hand_over(self, data: bytes, flow: Flow) -> bool:
+        """Hand a message to its owner; False when we are to take it."""
+        owner = owner_of(data, self._workers)
+        if owner is None or owner == self.number:
+            return False
+        if not flow.reliable:
+            # Without a listener the socket is nobody else's: the owner could not answer from it.
+            if not flow.listener:
+                return False
+            self._post(owner, _DATAGRAM, [flow.listener, *flow.remote], data)
+        else:
+            facts = [flow.transport, flow.local, flow.remote, flow.advertised, flow.listener, flow.server_name]
+            self._post(owner, _MESSAGE, [self._lend(flow), *facts], data)
+        self.handed_over += 1
+        return True
+
+    def lends(self, flow: Flow) -> bool:
+        """Whether others may need a connection of ours."""
+        return flow in self._lent
+
+    def gone(self, flow: Flow) -> None:
+        """A connection of ours is gone; whoever has borrowed it hears so."""
+        number = self._lent.pop(flow, None)
+        if number is not None:
+            del self._by_number[number]
+            for other in self._ends:
+                self._post(other, _GONE, [number], b"")
+
+    def _lend(self, flow: Flow) -> int:
+        number = self._lent.get(flow)
+        if number is None:
+            self._next += 1
+            number = self._lent[flow] = self._next
+            self._by_number[number] = flow
+        return number
+
+    def _post(self, to: int, kind: bytes, facts: list[object], data: bytes) -> None:
+        head = orjson.dumps(facts)
+        try:
+            self._ends[to].send(b"".join((_HEAD.pack(kind, len(head)), head, data)))
+        except OSError as error:  # its buffer is full: it does not read, or not fast enough
+            self.lost += 1
+            assert self._loop is not None
+            suppressed = self._noted.allow((to, error.errno), self._loop.time())
+            if suppressed is not None:
+                reason = error.strerror or str(error)
+                _log.warning("worker-unreachable", worker=to, reason=reason, suppressed=suppressed)
+
+    # Incoming
+
+    def _read(self, other: int, end: socket.socket) -> None:
+        for _ in range(64):  # then others have their turn
+            try:
+                frame = end.recv(_MAX_FRAME_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            kind, length = _HEAD.unpack_from(frame)
+            body = _HEAD.size + length
+            self._take(other, kind, orjson.loads(frame[_HEAD.size : body]), frame[body:])
+
+    def _take(self, other: int, kind: bytes, facts: list[object], data: bytes) -> None:
+        if kind == _DATAGRAM:
+            listener, host, port = facts
+            flow = self._datagram_flow(str(listener), str(host), int(str(port)))
+            if flow is not None:
+                self.taken += 1
+                self._receive(data, flow)
+            return
+        number = int(str(facts[0]))
+        if kind == _MESSAGE:
+            self.taken += 1
+            self._receive(data, self._borrow(other, number, facts))
+        elif kind == _GONE:
+            flow = self._borrowed.pop((other, number), None)
+            if flow is not None:
+                flow.closed = True
+                self._closed(flow)
+        else:
+            flow = self._by_number.get(number)
+            if flow is None:
+                self._post(other, _GONE, [number], b"")
+            elif kind == _WRITE:
+                self._send(flow, data)
+            else:
+                self._close(flow, data.decode())
+
+    def _borrow(self, other: int, number: int, facts: list[object]) -> Flow:
+        flow = self._borrowed.get((other, number))
+        if flow is None:
+            if len(self._borrowed) >= _MAX_BORROWED:
+                del self._borrowed[next(iter(self._borrowed))]
+            _, transport, local, remote, advertised, listener, server_name = facts
+            handle = _Borrowed(self, other, number)
+            flow = Flow(
+                str(transport),
+                _address(local),
+                _address(remote),
+                str(advertised),
+                str(listener),
+                str(server_name),
+                handle,
+            )
+            self._borrowed[other, number] = flow
+        return flow
+
+    def write(self, to: int, number: int, data: bytes) -> None:
+        """Have bytes written to a connection of another worker."""
+        self._post(to, _WRITE, [number], data)
+
+    def close_at(self, to: int, number: int, why: str) -> None:
+        """Have a connection of another worker closed."""
+        self._post(to, _CLOSE, [number], why.encode())
+
+
+class _Borrowed:
+    """The handle of a flow whose connection another worker holds."""
+
+    __slots__ = ("_exchange", "_number", "_worker")
+
+    def __init__(self, exchange: Exchange, worker: int, number: int) -> None:
+        self._exchange = exchange
+        self._worker = worker
+        self._number = number
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        """Send bytes."""
+        self._exchange.write(self._worker, self._number, data)
+
+    def close(self, why: str) -> None:
+        """Close the connection."""
+        self._exchange.close_at(self._worker, self._number, why)
+
+
+def _address(value: object) -> tuple[str, int]:
+    assert isinstance(value, list)
+    host, port = value
+    return str(host), int(port)
