@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -62,7 +64,16 @@ class AdminState:
 
 def create_app(state: AdminState) -> FastAPI:
     """The application."""
-    app = FastAPI(title="Trunkline", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        # Pages are made one at a time: many at once would be no quicker, and take the time of the calls.
+        to_thread.current_default_thread_limiter().total_tokens = 1
+        yield
+
+    app = FastAPI(
+        title="Trunkline", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=life
+    )
     login = Login(state.token)
     _guard(app, state, login)
     _add_health(app, state)

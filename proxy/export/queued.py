@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -76,6 +77,6 @@ class QueuedSink:
                 self._work(event)
             except (OSError, ValueError) as error:
                 self.dropped += 1
-                if self._throttle.allow(type(error), event.time) is not None:
+                if self._throttle.allow(type(error), time.monotonic()) is not None:
                     self._log.warning(self._failure, reason=str(error), dropped=self.dropped)
         self._end()
