@@ -33,6 +33,7 @@ _SLICE: Final = 500
 _TURN_S: Final = 0.001
 _EVENT_BYTES: Final = 1024
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
+_CLOSE_S: Final = 2.0
 _TRIM_S: Final = 5.0
 _LOG_S: Final = 30.0
 _MAX_LOST_CALLS: Final = 4096
@@ -175,7 +176,13 @@ class StoreSink:
         self._closing = True
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(2.0)
+            self._thread.join(_CLOSE_S)
+            if self._thread.is_alive() or self._operations:
+                reason = self._error or "there was no time to write everything"
+                path = str(self.settings.path)
+                self._log.error(
+                    "store-failed", path=path, reason=reason, waiting=len(self._queue), dropped=self.dropped
+                )
 
     # On the writer's thread
 

@@ -345,7 +345,7 @@ def test_calls_are_the_same_whatever_the_store_does(how: str, tmp_path: Path, ru
         lock.close()
 
 
-def test_a_store_that_hangs_holds_up_nobody(tape: Tape, tmp_path: Path) -> None:
+def test_a_store_that_hangs_holds_up_nobody(tape: Tape, tmp_path: Path, log: list[Mapping[str, Any]]) -> None:
     release = threading.Event()
 
     def hang(path: Path) -> sqlite3.Connection:
@@ -359,4 +359,5 @@ def test_a_store_that_hangs_holds_up_nobody(tape: Tape, tmp_path: Path) -> None:
     began = time.perf_counter()
     sink.close()
     assert time.perf_counter() - began < 4.0
+    assert said(log, "store-failed")[0]["waiting"] == len(tape.events)
     release.set()
