@@ -110,7 +110,8 @@ class Exchange:
         self._ends = ends
         self._lent: dict[Flow, int] = {}
         self._by_number: dict[int, Flow] = {}
-        self._next = 0
+        # From anywhere, so that no number of a predecessor that died means a connection of ours.
+        self._next = int.from_bytes(os.urandom(6), "big")
         self._borrowed: dict[tuple[int, int], Flow] = {}
         self._noted = Throttle(_LOG_INTERVAL_S)
         self._loop: asyncio.AbstractEventLoop | None = None
