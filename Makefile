@@ -79,6 +79,11 @@ compiled: install ## Compile the core in place with mypyc (needs a C compiler); 
 clean-compiled: ## Back to pure Python
 	$(BIN)/python hatch_build.py clean
 
+.PHONY: test-compiled
+test-compiled: dev ## Run the core's tests on the compiled core, in a copy of the tree (some minutes)
+	@$(PIP) "setuptools>=70"
+	@scripts/test-compiled $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: install system-tools ## Compare with the peers that are installed (BENCH_ARGS=--help for options; see docs/capacity.md)
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)

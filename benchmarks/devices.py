@@ -14,6 +14,8 @@ __all__ = ["CALLEE_PORT", "CALLER_PORT", "DEVICES", "DEVICE_PORT", "HOST", "Devi
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+PURE = Path(os.environ.get("BENCH_PURE", str(ROOT / "bench-out" / "pure")))
+"""A copy of the tree without compiled modules, for comparison where this one has them."""
 HOST = "127.0.0.1"
 DEVICE_PORT = 15060
 RUN_DIR = tempfile.gettempdir()
@@ -32,6 +34,7 @@ class Device:
         needs: programs or files that must be there.
         environment: added to ours.
         transport: what it speaks to the callee by: `u1` or `t1` in SIPp's terms.
+        folder: where it is started.
         most: a rate in calls per second above which it is not tried, 0 for none.
     """
 
@@ -42,6 +45,7 @@ class Device:
     environment: dict[str, str] = field(default_factory=dict)
     transport: str = "u1"
     most: int = 0
+    folder: Path = ROOT
 
     @property
     def present(self) -> bool:
@@ -56,7 +60,7 @@ class Device:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                cwd=ROOT,
+                cwd=self.folder,
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
@@ -82,7 +86,8 @@ def _trunkline(name: str, what: str, *more: str, pure: bool = False) -> Device:
             str(ROOT / "rules" / "twilio-openai.yaml"),
             *more,
         ),
-        environment={"PYTHONPATH": os.environ.get("TRUNKLINE_BENCH_PURE", str(ROOT))} if pure else {},
+        needs=(str(PURE),) if pure else (),
+        folder=PURE if pure else ROOT,
     )
 
 

@@ -204,7 +204,11 @@ def run_load(
         process = device.start(cwd / "device.log")
         callee = caller = None
         try:
-            _wait_port(DEVICE_PORT, 20)
+            try:
+                _wait_port(DEVICE_PORT, 20)
+            except TimeoutError as error:
+                said = (cwd / "device.log").read_text(errors="replace")[-2000:]
+                raise TimeoutError(f"{device.name} does not listen: {said}") from error
             time.sleep(1.0)
             local = ("-i", HOST, "-mi", HOST)
             to_callee = ("-p", str(CALLEE_PORT), "-t", device.transport)

@@ -137,6 +137,10 @@ class TimerHeap:
         heappush(self._entries, (deadline, sequence, timer))
         return timer
 
+    def deadlines(self) -> list[float]:
+        """The deadlines of all active timers, the earliest first."""
+        return sorted([entry[0] for entry in self._entries if entry[2].active])
+
     def next_deadline(self) -> float | None:
         """The earliest deadline of an active timer, or None."""
         entries = self._entries

@@ -439,7 +439,7 @@ def test_drop_webrtc_attributes() -> None:
         "a=rtpmap:110 telephone-event/48000",
         "a=rtpmap:126 telephone-event/8000",
     ]
-    assert Editor.WEBRTC_ATTRIBUTES is WEBRTC_ATTRIBUTES
+    assert Editor.WEBRTC_ATTRIBUTES == WEBRTC_ATTRIBUTES
     for source in (TWILIO, TWILIO_OPUS, OPENAI, IPV6_TWO_AUDIO, T38):
         assert edited(source, lambda editor: editor.drop_attributes(WEBRTC_ATTRIBUTES))[1] == []
 

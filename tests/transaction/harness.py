@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from proxy.sip.flow import Flow
 from proxy.sip.message import Request, Response
 from proxy.sip.parser import check_request, parse_message
@@ -11,7 +9,7 @@ from proxy.sip.respond import make_response
 from proxy.transaction.client import ClientTransaction
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import Timer, TimerHeap, TimerSettings
+from proxy.transaction.timers import TimerHeap, TimerSettings
 
 START = 100.0
 
@@ -62,23 +60,6 @@ def response(to: Request, status: int, to_tag: str = "t1") -> Response:
     return message
 
 
-class WatchedHeap(TimerHeap):
-    """A timer heap that shows which timers are active."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._scheduled: list[tuple[float, Timer]] = []
-
-    def schedule(self, deadline: float, callback: Callable[[float], None]) -> Timer:
-        timer = super().schedule(deadline, callback)
-        self._scheduled.append((deadline, timer))
-        return timer
-
-    def active(self, now: float) -> list[float]:
-        """Seconds from `now` to each active deadline, ascending."""
-        return sorted(round(deadline - now, 9) for deadline, timer in self._scheduled if timer.active)
-
-
 class Harness:
     """A layer, its user and its clock.
 
@@ -97,8 +78,12 @@ class Harness:
         self.server: ServerTransaction | None = None
         self.invite_of_cancel: ServerTransaction | None = None
         self.acks: list[tuple[Request, Flow]] = []
-        self.timers = WatchedHeap()
+        self.timers = TimerHeap()
         self.layer = TransactionLayer(settings or TimerSettings(), self.timers, self._send, self)
+
+    def active(self) -> list[float]:
+        """Seconds from now to each active deadline, ascending."""
+        return [round(deadline - self.now, 9) for deadline in self.timers.deadlines()]
 
     def _send(self, flow: Flow, data: bytes) -> None:
         message = parse_message(data)

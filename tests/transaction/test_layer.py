@@ -523,7 +523,7 @@ def test_a_request_over_a_closed_flow_fails_by_timer_and_is_not_sent(
     flow.closed = True
     tx = harness.layer.send_request(request(method), flow, harness, harness.now)
     assert harness.tellings() == []
-    assert harness.timers.active(harness.now) == [0.0]
+    assert harness.active() == [0.0]
     harness.pass_time(0)
     assert harness.tellings() == ["transport failure"]
     assert (tx.state, harness.sends(), len(harness.layer), len(harness.timers)) == (State.TERMINATED, [], 0, 0)

@@ -277,7 +277,7 @@ def test_row(expected: Expected) -> None:
     assert driver.need().state == expected.target
     assert harness.sends() == expected.sent
     assert harness.tellings() == expected.told
-    assert harness.timers.active(harness.now) == expected.timers
+    assert harness.active() == expected.timers
     assert len(harness.layer) == (0 if expected.target == State.TERMINATED else 1)
     if expected.target == State.TERMINATED:
         assert set(harness.layer.tables().values()) == {0}
@@ -313,7 +313,7 @@ def test_event_without_a_row_changes_nothing(reliable: bool) -> None:
             driver.enter(state)
         harness, tx = driver.harness, driver.need()
         assert tx.state == state
-        before = harness.timers.active(harness.now)
+        before = harness.active()
         if isinstance(tx, ClientTransaction):
             answer = response(driver.request, RESPONSES[event]) if event in RESPONSES else None
             tx.step(event, answer, harness.now)
@@ -322,4 +322,4 @@ def test_event_without_a_row_changes_nothing(reliable: bool) -> None:
         where = f"{machine.name}: {state}, {event}"
         assert tx.state == state, where
         assert (harness.sends(), harness.tellings()) == ([], []), where
-        assert harness.timers.active(harness.now) == before, where
+        assert harness.active() == before, where
