@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from proxy.audit.redact import HIDDEN
+
 __all__ = ["message_ends", "pcap_of", "whole_text"]
 
 _RAW_IP: Final = 101
@@ -19,6 +21,10 @@ _UDP: Final = 17
 _MOST: Final = 65_535 - 8 - 40
 _TLS_PORT: Final = 5061
 _SIP_PORT: Final = 5060
+
+_MASKED_KEY: Final = f"inline:{HIDDEN}"
+_NO_KEY: Final = f"inline:{'A' * 40}"
+"""Dissectors decode the key of `a=crypto`, and take a masked one for a damaged packet: zeros stand for it."""
 
 _End = tuple[str, int]
 
@@ -32,7 +38,8 @@ def pcap_of(events: Iterable[Mapping[str, Any]]) -> bytes:
     messages = [event for event in events if event.get("event") == "message"]
     for event in sorted(messages, key=lambda item: str(item["time"])):
         source, target = message_ends(event)
-        data = whole_text(str(event["message"])).encode("utf-8", "replace")[:_MOST]
+        text = str(event["message"]).replace(_MASKED_KEY, _NO_KEY)
+        data = whole_text(text).encode("utf-8", "replace")[:_MOST]
         packet = _packet(source, target, data)
         moment = datetime.fromisoformat(str(event["time"]))
         seconds = int(moment.timestamp())

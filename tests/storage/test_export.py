@@ -94,6 +94,25 @@ def test_ipv6_names_and_large_messages(tmp_path: Path, require_tool: _Tool) -> N
     ]
 
 
+def test_a_masked_key_is_no_damage(tmp_path: Path, require_tool: _Tool) -> None:
+    sdp = (
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/SAVP 0\r\n"
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:****\r\na=rtpmap:0 PCMU/8000\r\n"
+    )
+    head = (
+        "INVITE sip:a@example.com SIP/2.0\r\nVia: SIP/2.0/TLS h;branch=z9hG4bKa\r\nFrom: <sip:a@h>;tag=1\r\n"
+        "To: <sip:b@h>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContact: <sip:a@h>\r\n"
+        "Content-Type: application/sdp\r\nContent-Length: 1\r\n\r\n"
+    )
+    ends = {"flow": "tls:192.0.2.1:5061", "local": "192.0.2.2:5061", "direction": "in"}
+    capture = tmp_path / "call.pcap"
+    capture.write_bytes(pcap_of([{"event": "message", "time": "2026-11-23T12:00:00Z", "message": head + sdp, **ends}]))
+    fields = ("_ws.malformed", "sdp.crypto.crypto_suite", "sdp.crypto.master_key")
+    packets = tshark(require_tool("tshark"), capture, *fields)
+    assert packets[0][:2] == ["", "AES_CM_128_HMAC_SHA1_80"]
+    assert set(packets[0][2]) == {"0"}
+
+
 def test_content_length_fits_again() -> None:
     assert (
         whole_text("BYE sip:a SIP/2.0\r\nl : 99\r\nX: 1\r\n\r\nabc") == "BYE sip:a SIP/2.0\r\nl : 3\r\nX: 1\r\n\r\nabc"
