@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import ctypes
+import os
 import resource
 import sys
 from collections.abc import Mapping
