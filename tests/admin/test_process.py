@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,6 +36,9 @@ class Caller:
         self.here = f"127.0.0.1:{self.socket.getsockname()[1]}"
         self.to = f"<sip:+15550100001@127.0.0.1:{port}>"
         self.target = f"sip:+15550100001@127.0.0.1:{port}"
+
+    def close(self) -> None:
+        self.socket.close()
 
     def send(self, method: str, cseq: int, body: str = "") -> None:
         lines = [
@@ -109,12 +112,14 @@ def settings(admin: int, tap: int, url: str, store: Path) -> str:
 
 
 def stored_call(url: str, outcome: str) -> Answer:
-    """The call's JSON, once it is stored."""
+    """The call's JSON, once it is stored with the answer to its webhook."""
     end = time.monotonic() + 15
     while True:
         rows = ask(url, f"/api/calls?outcome={outcome}", Authorization=f"Bearer {TOKEN}").json().get("calls", [])
         if rows:
-            return ask(url, f"/api/calls/{rows[0]['key']}", Authorization=f"Bearer {TOKEN}")
+            found = ask(url, f"/api/calls/{rows[0]['key']}", Authorization=f"Bearer {TOKEN}")
+            if found.json()["attempts_made"][0]["accepted_s"] is not None:
+                return found
         assert time.monotonic() < end
         time.sleep(0.1)
 
@@ -173,9 +178,8 @@ async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
             target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=udp"
             yaml = settings(admin, tap, app_url, tmp_path / "calls.db")
             with running_trunkline(tmp_path, target, "--log-level", "debug", config=yaml) as proxy:
-                caller = Caller(proxy.port)
-                shown = await asyncio.to_thread(look, f"http://127.0.0.1:{admin}/", caller, proxy)
-                caller.socket.close()
+                with closing(Caller(proxy.port)) as caller:
+                    shown = await asyncio.to_thread(look, f"http://127.0.0.1:{admin}/", caller, proxy)
             assert NUMBER.encode() in openai.records[0].invite
     kinds = [event["event"] for event in proxy.events()]
     assert kinds.index("webhook") < kinds.index("webhook-answered") < kinds.index("call-end")
