@@ -177,9 +177,11 @@ async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
             api.append(openai.http_url)
             target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=udp"
             yaml = settings(admin, tap, app_url, tmp_path / "calls.db")
-            with running_trunkline(tmp_path, target, "--log-level", "debug", config=yaml) as proxy:
-                with closing(Caller(proxy.port)) as caller:
-                    shown = await asyncio.to_thread(look, f"http://127.0.0.1:{admin}/", caller, proxy)
+            with (
+                running_trunkline(tmp_path, target, "--log-level", "debug", config=yaml) as proxy,
+                closing(Caller(proxy.port)) as caller,
+            ):
+                shown = await asyncio.to_thread(look, f"http://127.0.0.1:{admin}/", caller, proxy)
             assert NUMBER.encode() in openai.records[0].invite
     kinds = [event["event"] for event in proxy.events()]
     assert kinds.index("webhook") < kinds.index("webhook-answered") < kinds.index("call-end")
