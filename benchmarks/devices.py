@@ -66,8 +66,11 @@ class Device:
             )
 
 
-def _trunkline(name: str, what: str, *more: str, pure: bool = False) -> Device:
-    """Trunkline from this tree; `pure` without its compiled core, should there be one."""
+def _trunkline(name: str, what: str, *more: str, pure: bool = False, store: bool = False) -> Device:
+    """Trunkline from this tree; `pure` without its compiled core, should there be one; `store` with its call store."""
+    settings = {"TRUNKLINE_STORE__ENABLED": "true" if store else "false"}
+    if store:
+        settings["TRUNKLINE_STORE__PATH"] = f"{RUN_DIR}/trunkline-bench-{os.getpid()}.db"
     return Device(
         name,
         what,
@@ -86,6 +89,7 @@ def _trunkline(name: str, what: str, *more: str, pure: bool = False) -> Device:
             str(ROOT / "rules" / "twilio-openai.yaml"),
             *more,
         ),
+        environment=settings,
         needs=(str(PURE),) if pure else (),
         folder=PURE if pure else ROOT,
     )
@@ -118,7 +122,8 @@ def _sippy() -> Device:
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
-        _trunkline("trunkline", "default rules, change records made, no event file"),
+        _trunkline("trunkline", "default rules, change records made, no call store"),
+        _trunkline("trunkline-store", "the same with the call store", store=True),
         _trunkline("trunkline-pure", "the same without the compiled core", pure=True),
         _trunkline(
             "trunkline-events",
