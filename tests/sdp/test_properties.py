@@ -145,7 +145,8 @@ def test_operations_in_any_order(source: bytes, names: list[str]) -> None:
 def test_kept_codecs_are_the_named_ones(source: bytes) -> None:
     session = parsed(source)
     names = ["PCMA", "opus", "telephone-event"]
-    assume(attempt(lambda: Editor(session, lambda *_: None).keep_codecs(names)) is None)
+    if attempt(lambda: Editor(session, lambda *_: None).keep_codecs(names)) is not None:
+        return
     live = [media for media in session.media if media.kind == "audio" and media.port]
     assert live
     for media in live:
