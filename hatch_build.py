@@ -94,6 +94,10 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["infer_tag"] = True
         build_data["force_include"].update({str(into / path): str(path) for path in compile_core(into)})
 
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing beside the wheel."""
+        shutil.rmtree(Path(self.directory) / "compiled", ignore_errors=True)
+
     def _wanted(self) -> bool:
         return self.target_name == "wheel" and os.environ.get("TRUNKLINE_COMPILE", "") not in ("", "0")
 
