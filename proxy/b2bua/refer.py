@@ -112,10 +112,14 @@ def phone_number(uri: Uri) -> str:
 
 
 def is_ours(core: Core, leg: Leg, uri: Uri) -> bool:
-    """Whether a URI that a leg's peer wrote has an address of ours for a host."""
+    """Whether a URI that a leg's peer wrote stands for us: our address, and no port or one of ours.
+
+    Another port of our host is somebody else, such as a switch on the same machine.
+    """
     host = uri.host.lower().strip("[]")
-    advertised = leg.flow.advertised.rpartition(":")[0].lower().strip("[]")
-    return bool(host) and host in (core.config.public_address.lower().strip("[]"), advertised, leg.flow.local[0])
+    advertised, _, port = leg.flow.advertised.rpartition(":")
+    known = (core.config.public_address.lower().strip("[]"), advertised.lower().strip("[]"), leg.flow.local[0])
+    return bool(host) and host in known and (uri.port is None or str(uri.port) in (port, "5060", "5061"))
 
 
 def find_replaced(core: Core, replaces: Replaces) -> Leg | None:

@@ -107,6 +107,8 @@ def test_refer_of_the_caller_crosses_too(bench: Bench) -> None:
         ("<sip:bob@[2001:db8::1]:5080;transport=tls?X-Queue=a%20b&Subject=c>",
          "<sip:bob@[2001:db8::1]:5080;transport=tls?X-Queue=a%20b&Subject=c>"),
         ("<sip:198.51.100.10>", "<sip:198.51.100.10>"),
+        # Another port of our host is somebody else.
+        ("<sip:bob@198.51.100.1:5080>", "<sip:bob@198.51.100.1:5080>"),
         ("<tel:+1-555-010-0009;ext=1>", "<tel:+1-555-010-0009;ext=1>"),
         ("<mailto:bob@198.51.100.1>", "<mailto:bob@198.51.100.1>"),
         # A dialog that is none of ours is the peer's own affair.
