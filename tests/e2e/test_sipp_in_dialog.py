@@ -18,7 +18,7 @@ from tests.support.processes import Sipp, Trunkline, free_port, running_trunklin
 from tests.support.scenarios import ANSWER, HELD, OFFER, RECVONLY, Callee, Caller, Script
 from tests.support.tls_tunnel import TlsTunnels
 
-CALLS = 3
+CALLS = 2
 Pair = tuple[Caller, Callee]
 Act = Callable[[Script, Script], None]
 
@@ -294,7 +294,7 @@ def kill_all(running: list[Sipp]) -> None:
         one.kill()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(170)
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 def test_in_dialog(transport: str, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     sipp = require_tool("sipp")
@@ -316,7 +316,7 @@ def test_in_dialog(transport: str, tmp_path: Path, require_tool: Callable[[str],
             running.append(Sipp.callee(sipp, scenario, place, callee_ports[name], CALLS, by_sipp))
         for name, (caller, _) in cases.items():
             scenario = caller.write(tmp_path, f"{name}-caller")
-            tail = ("-key", "case", name, "-r", "10", f"127.0.0.1:{entry}")
+            tail = ("-key", "case", name, "-r", "4", f"127.0.0.1:{entry}")
             running.append(Sipp(sipp, scenario, tmp_path / f"{name}-caller", free_port(), CALLS, by_sipp, *tail))
         failures = []
         for one in reversed(running):
