@@ -1,7 +1,7 @@
 """What a whole call costs inside the stack, without sockets: `python -m benchmarks.callpath`.
 
-A caller of Twilio's shape, a target that rings and answers, ACK and BYE: 8 messages in, 9 out (13 on the wire at each
-hop of a real call). The clock goes on as at a steady rate, so that timers fire and transactions end as they do in life.
+A caller of Twilio's shape, a target that rings and answers, ACK and BYE: 7 messages in, 7 out.
+The clock goes on as at a steady rate, so that timers fire and transactions end as they do in life.
 """
 
 from __future__ import annotations
