@@ -12,7 +12,7 @@ __all__ = ["GarbageCollection"]
 
 _INTERVAL_S: Final = 60.0
 _FEW: Final = 50_000
-_PER_CALL: Final = 400
+_PER_ENTRY: Final = 200
 
 
 class GarbageCollection:
@@ -25,17 +25,17 @@ class GarbageCollection:
     process and is never looked at (`gc.freeze`).
 
     Args:
-        calls: tells how many calls are in progress.
+        entries: tells how many calls, legs and transactions there are; those of ended calls live for 32 s.
 
     Attributes:
         collections: how many there were.
         longest_s: the longest of them.
     """
 
-    __slots__ = ("_calls", "_most", "_timer", "collections", "longest_s")
+    __slots__ = ("_entries", "_most", "_timer", "collections", "longest_s")
 
-    def __init__(self, calls: Callable[[], int]) -> None:
-        self._calls = calls
+    def __init__(self, entries: Callable[[], int]) -> None:
+        self._entries = entries
         self._most = 0
         self._timer: asyncio.TimerHandle | None = None
         self.collections = 0
@@ -60,10 +60,9 @@ class GarbageCollection:
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._tick)
 
     def _tick(self) -> None:
-        # Calls that ended within the last half minute are still held by their transactions.
-        self._most = max(self._calls(), self._most // 2)
+        self._most = max(self._entries(), self._most // 2)
         objects = gc.get_count()[0]  # made since the last collection, less those that are gone
-        if objects < _FEW or objects > 2 * _FEW + self._most * _PER_CALL:
+        if objects < _FEW or objects > 2 * _FEW + self._most * _PER_ENTRY:
             began = time.perf_counter()
             gc.collect()
             self.collections += 1

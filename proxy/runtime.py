@@ -174,7 +174,7 @@ class Runtime:
         self._faults = Throttle(_LOG_INTERVAL_S)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._garbage = GarbageCollection(lambda: self.stack.calls_in_progress)
+        self._garbage = GarbageCollection(lambda: sum(self.stack.tables().values()))
         self._hurry: asyncio.Event | None = None
         self._log = structlog.get_logger(__name__)
 
