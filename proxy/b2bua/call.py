@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from proxy.audit.records import Change
-from proxy.b2bua.attempt import Attempt, max_forwards_line
+from proxy.b2bua.attempt import Attempt
 from proxy.b2bua.caller_invite import CallerInvite, reason_header
 from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.decisions import decide_call
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
-from proxy.b2bua.mapping import (
-    add_early_answer,
-    contact_line,
-    hide_own_refusal,
-    map_message,
-    via_line,
-    withhold_early_media,
-)
-from proxy.b2bua.refer import map_notify, map_refer, read_refer_to, record_refer, sipfrag_status
+from proxy.b2bua.mapping import add_early_answer, hide_own_refusal, withhold_early_media
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
@@ -27,21 +18,15 @@ from proxy.b2bua.transfer import Transfer
 from proxy.dialog.dialog import Dialog
 from proxy.dialog.session_timer import answered_terms
 from proxy.rewrite.draft import Draft
-from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
+from proxy.rewrite.engine import B_TO_A, RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
-from proxy.sip.flow import Flow
-from proxy.sip.message import Header, Request, Response, header
+from proxy.sip.message import Header, Response, header
 from proxy.sip.respond import REASON_PHRASES
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
 
 __all__ = ["Call"]
-
-_RELAYED = frozenset(("INFO", "MESSAGE", "NOTIFY", "OPTIONS", "REFER", "UPDATE", "INVITE"))
-_TARGET_REFRESH = frozenset(("INVITE", "UPDATE"))
-_WITH_CONTACT = frozenset(("INVITE", "UPDATE", "NOTIFY", "SUBSCRIBE", "REFER"))
-_MAX_REFERS = 32
 
 
 class Call:
@@ -141,7 +126,7 @@ class Call:
         refusal = self._decide()
         if refusal is not None and refusal.silent:
             self.invite.tx.forget(now)
-            self._end(now, refusal.status, "Dropped", "refused", refusal.rule)
+            self.end(now, refusal.status, "Dropped", "refused", refusal.rule)
             return
         self.invite.trying(now)
         self.leg_a.settle_flow()
@@ -308,7 +293,7 @@ class Call:
         if cached is not None:
             key = (self.original.call_id, self.original.from_.tag or "")
             self.core.rejections.remember(key, cached, now)
-        self._end(now, status, reason, "refused", why)
+        self.end(now, status, reason, "refused", why)
 
     def cancel(self, now: float, extra: tuple[Header, ...], ended_by: str) -> None:
         """Stop setting up: no retry any more, the running attempt is cancelled, the caller's INVITE gets 487."""
@@ -318,7 +303,7 @@ class Call:
             self.attempt.cancel(now, extra)
             self.attempt.end(now, 487, "Request Terminated", "cancelled")
         self.invite.refuse(487, None, now)
-        self._end(now, 487, "Request Terminated", ended_by, "")
+        self.end(now, 487, "Request Terminated", ended_by, "")
 
     def on_cancel(self, tx: ServerTransaction, now: float) -> None:
         """The caller's CANCEL (RFC 3261 section 9.2): 200 for it; it has no effect once the call is answered."""
@@ -327,10 +312,10 @@ class Call:
         reasons = tuple([header("Reason", value) for value in tx.request.get_all("reason")])
         if self.leg_b is None:
             self.cancel(now, reasons, "caller-cancel")
-        elif self._refuse_setup(487, None, now):
-            self._refuse_pending(now)
+        elif self.refuse_setup(487, None, now):
+            self.refuse_pending(now)
             self.leg_b.bye(now, reasons)
-            self._end(now, 487, "Request Terminated", "caller-cancel", "")
+            self.end(now, 487, "Request Terminated", "caller-cancel", "")
 
     def _on_ring_timeout(self, now: float) -> None:
         self._ring_timer = None
@@ -345,70 +330,9 @@ class Call:
         self._limit_timer = None
         self.hang_up(now, 408, "Maximum call duration reached")
 
-    # In the dialog
+    # Its legs
 
-    def on_request(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
-        """A request in the dialog of one of the legs, its CSeq already checked."""
-        request = tx.request
-        self.core.record_message(now, self.id, leg.side, "in", tx.flow, request, self.attempt_number)
-        method = request.method
-        if leg.flow.closed:
-            leg.flow = tx.flow
-        if method == "BYE":
-            self._on_bye(leg, tx, now)
-        elif self.state == "ended" or (leg.confirmed and not self._has(leg)):
-            leg.reply(tx, 481, now)
-        elif method == "PRACK" and leg is self.leg_a:
-            self.invite.prack(tx, lambda owed: Relay.start(self, leg, owed.leg, tx, now, rack=owed.rack), now)
-        elif method == "UPDATE" and leg.peer is not None and not leg.peer.ended and not leg.confirmed:
-            Relay.start(self, leg, leg.peer, tx, now)
-        elif method == "REFER" and self.core.config.refer == "refuse":
-            record_refer(self.core, leg, now, request, "refused", status=405)
-            leg.reply(tx, 405, now)
-        elif method not in _RELAYED:
-            leg.reply(tx, 405 if method in KNOWN_METHODS else 501, now)
-        elif not leg.confirmed or leg.peer is None or not leg.peer.confirmed:
-            leg.reply(tx, 500, now, "Call not established yet", (("Retry-After", "1"),))
-        elif method == "REFER":
-            self._on_refer(leg, tx, now)
-        else:
-            peer = leg.peer
-            if method in _TARGET_REFRESH:
-                leg.dialog.refresh_target(request)
-            elif method == "NOTIFY":
-                self._on_notify(leg, request, now)
-            Relay.start(self, leg, peer, tx, now)
-
-    def _on_refer(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
-        """A REFER (RFC 3515): the other leg's peer is to go elsewhere."""
-        request = tx.request
-        try:
-            read_refer_to(request)
-        except SipError as error:
-            record_refer(self.core, leg, now, request, "refused", status=error.status, reason=error.reason)
-            leg.reply(tx, error.status, now, error.reason)
-            return
-        record_refer(self.core, leg, now, request, "received")
-        assert leg.peer is not None
-        if self.core.config.refer == "execute":
-            Transfer.start(self, leg, leg.peer, tx, now)
-            return
-        leg.dialog.refresh_target(request)
-        Relay.start(self, leg, leg.peer, tx, now)
-
-    def _on_notify(self, leg: Leg, request: Request, now: float) -> None:
-        """Record what a NOTIFY says about a REFER."""
-        status = sipfrag_status(request)
-        if status is not None:
-            done = (request.get("subscription-state") or "").strip().lower().startswith("terminated")
-            facts: dict[str, object] = {
-                "state": "done" if done else "progress",
-                "status": status[0],
-                "reason": status[1],
-            }
-            self.core.record("refer", now, self.id, facts, leg.side, self.attempt_number)
-
-    def _has(self, leg: Leg) -> bool:
+    def has_leg(self, leg: Leg) -> bool:
         """Whether a leg is part of the call: one that was transferred away is not."""
         return leg in (self.leg_a, self.leg_b) or (self.transfer is not None and leg is self.transfer.leg)
 
@@ -429,98 +353,6 @@ class Call:
         if peer is not None:
             peer.peer = new
 
-    def _on_bye(self, leg: Leg, tx: ServerTransaction, now: float) -> None:
-        if not leg.confirmed and leg is not self.leg_a:
-            leg.reply(tx, 481, now, "Only the caller may end an early dialog")
-            return
-        if self.transfer is not None and self.transfer.on_bye(leg, tx, now):
-            return
-        leg.reply(tx, 200, now)
-        if leg.confirmed and not self._has(leg):
-            leg.close()
-            return
-        reason = tx.request.get("reason") or ""
-        if self.state == "trying":
-            self.cancel(now, tuple([header("Reason", value) for value in tx.request.get_all("reason")]), "caller-bye")
-            return
-        peer = leg.peer
-        self._refuse_setup(487 if leg is self.leg_a else 480, None, now)
-        self._refuse_pending(now)
-        leg.close()
-        if peer is not None:
-            peer.bye(now, crossing=tx.request)
-        self._end(now, 200, "OK", "caller" if leg.place == "a" else "target", reason)
-
-    def on_ack(self, leg: Leg, request: Request, now: float) -> None:
-        """The ACK of a 2xx of ours."""
-        self.core.record_message(now, self.id, leg.side, "in", leg.flow, request, self.attempt_number)
-        if not leg.on_ack(request, now):
-            return
-        leg.learn(request)
-        waiting, leg.late_answer = leg.late_answer, None
-        if waiting is not None and leg.peer is not None and leg.peer.owes_ack is not None:
-            seq, exchange = waiting
-            self.ack_with_answer(request, leg.peer, seq, exchange, now)
-
-    def ack_with_answer(self, ack: Request, leg: Leg, seq: int, exchange: Exchange, now: float) -> None:
-        """Acknowledge the peer's 2xx, which held an offer, with the answer that came in the other leg's ACK."""
-        source = None if leg.is_ready else ack
-
-        def send(flow: Flow, now: float) -> None:
-            try:
-                request, changes = self.crossed_request(ack, leg, exchange, now, seq=seq)
-            except (RuleReject, SdpError, SipError) as error:
-                self.hang_up(now, 488, getattr(error, "reason", str(error)))
-                return
-            leg.local_sdp = request.body
-            leg.acknowledge(request, changes, flow, now, source)
-
-        leg.with_flow(send, now)
-
-    def crossed_request(
-        self,
-        message: Request,
-        to_leg: Leg,
-        exchange: Exchange | None,
-        now: float,
-        extra: tuple[Header, ...] = (),
-        seq: int | None = None,
-    ) -> tuple[Request, list[Change]]:
-        """A request of the other leg as a request in the dialog of `to_leg`; `extra` header fields are ours.
-
-        `seq` is the CSeq number of an ACK; any other request gets the next one.
-        Raises RuleReject, SdpError or SipError.
-        """
-        draft = Draft(message)
-        attempt, core, dialog, flow = self.attempt, self.core, to_leg.dialog, to_leg.flow
-        assert attempt is not None
-        attempt.apply_rules(draft, A_TO_B if to_leg.place == "b" else B_TO_A, now)
-        if exchange is not None:
-            exchange.cross(draft, message.body)
-        if to_leg.origin is not None:
-            to_leg.origin.keep(draft)
-        from_leg = to_leg.peer
-        if message.method == "REFER" and from_leg is not None:
-            map_refer(draft, message, core, from_leg, to_leg)
-        elif message.method == "NOTIFY" and from_leg is not None:
-            map_notify(draft, self.referred, from_leg)
-        uri, routes = dialog.request_lines()
-        draft.step = "builtin:target"
-        draft.set_uri(uri)
-        block = [via_line(flow, core.new_branch()), max_forwards_line(message)]
-        block.extend(dialog.identity(dialog.next_seq() if seq is None else seq, message.method))
-        if message.method in _WITH_CONTACT:
-            block.append(contact_line(flow))
-        credentials = to_leg.digest.lines(message.method, uri) if to_leg.digest is not None else ()
-        map_message(draft, block, [*core.capabilities, *extra, *credentials], routes)
-        request = draft.finish()
-        assert isinstance(request, Request)
-        if message.method == "REFER":
-            if len(self.referred) > _MAX_REFERS:
-                del self.referred[next(iter(self.referred))]
-            self.referred[to_leg.side, request.cseq.number] = message.cseq.number
-        return request, draft.changes
-
     # The end
 
     def on_caller_lost(self, now: float) -> None:
@@ -530,7 +362,7 @@ class Call:
                 self.attempt.cancel(now, (reason_header(487, "Caller's connection lost"),))
                 self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
             self.invite.abandon(now)
-            self._end(now, 487, "Request Terminated", "transport", "caller's connection lost")
+            self.end(now, 487, "Request Terminated", "transport", "caller's connection lost")
         elif self.state == "answered":
             self.hang_up(now, 487, "Caller's connection lost")
 
@@ -551,17 +383,17 @@ class Call:
             else:
                 self._refuse(503, "Service Unavailable", now, text)
             return
-        self._refuse_pending(now)
+        self.refuse_pending(now)
         reason = (reason_header(cause, text),)
         if self.transfer is not None:
             self.transfer.abort(now, reason)
-        self._refuse_setup(cause, text, now)
+        self.refuse_setup(cause, text, now)
         self.leg_a.bye(now, reason)
         if self.leg_b is not None:
             self.leg_b.bye(now, reason)
-        self._end(now, cause, text, "trunkline", text)
+        self.end(now, cause, text, "trunkline", text)
 
-    def _refuse_setup(self, status: int, reason: str | None, now: float) -> bool:
+    def refuse_setup(self, status: int, reason: str | None, now: float) -> bool:
         """Refuse the caller's INVITE while our 200 still waits for a PRACK; False when it had a final response."""
         if self.invite.tx.last_status >= 200:
             return False
@@ -569,7 +401,7 @@ class Call:
         self.leg_a.close()
         return True
 
-    def _refuse_pending(self, now: float) -> None:
+    def refuse_pending(self, now: float) -> None:
         """Answer re-INVITEs that are still pending when the dialog ends (RFC 3261 section 15.1.2)."""
         for leg in (self.leg_a, self.leg_b):
             if leg is not None and leg.confirmed and leg.invite_in is not None:
@@ -596,7 +428,7 @@ class Call:
                 timer.cancel()
         self._retry_timer = self._ring_timer = self._limit_timer = None
 
-    def _end(self, now: float, status: int, reason: str, ended_by: str, detail: str) -> None:
+    def end(self, now: float, status: int, reason: str, ended_by: str, detail: str) -> None:
         """Close the books, once."""
         if self.state == "ended":
             return
@@ -621,10 +453,6 @@ class Call:
             tags=self.tags,
         )
         self.core.record("call-end", now, self.id, fields, "", self.attempt_number)
-
-
-KNOWN_METHODS = frozenset(("REGISTER", "SUBSCRIBE", "PUBLISH", "REFER", "PRACK"))
-"""Methods that we know and do not take (405); any other one is unknown (501)."""
 
 
 def _limit_s(policy: RetryPolicy, attempt: int, elapsed_s: float) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.heard import Challenged
-from proxy.b2bua.leg import BYE_TRIES, MAX_FORWARDS, way_to
-from proxy.b2bua.mapping import via_line
+from proxy.b2bua.leg import BYE_TRIES, way_to
+from proxy.b2bua.mapping import MAX_FORWARDS, via_line
 from proxy.dialog.dialog import Dialog
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow

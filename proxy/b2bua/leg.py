@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from proxy.audit.records import Change
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
+from proxy.b2bua.crossing import crossed_request
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.heard import Challenged
-from proxy.b2bua.mapping import contact_line, via_line
+from proxy.b2bua.mapping import MAX_FORWARDS, contact_line, via_line
 from proxy.b2bua.origin import Origin
 from proxy.b2bua.refresh import SessionKeeper
 from proxy.dialog.dialog import Dialog
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Leg", "way_to"]
 
-MAX_FORWARDS = header("Max-Forwards", "70")
 BYE_TRIES = 3
 
 FlowAction = Callable[[Flow, float], None]
@@ -305,7 +305,7 @@ class Leg:
         """Our BYE; one that can't cross (a rule refuses it, its body is broken) is replaced by one of our own."""
         if crossing is not None:
             try:
-                return self.call.crossed_request(crossing, self, None, now)
+                return crossed_request(self.call, crossing, self, None, now)
             except (RuleReject, SdpError, SipError):
                 extra = tuple([header("Reason", value) for value in crossing.get_all("reason")])
         own = (*extra, *self.core.capabilities[1:], *self.credentials("BYE"))

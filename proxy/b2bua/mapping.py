@@ -12,11 +12,12 @@ from proxy.rewrite.draft import Draft
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.headers import NameAddr, parse_name_addr
-from proxy.sip.message import Header, header
+from proxy.sip.message import Header, Request, header
 from proxy.sip.uri import Uri, render_params
 
 __all__ = [
     "ALLOW_OUTSIDE_DIALOG",
+    "MAX_FORWARDS",
     "add_early_answer",
     "allowed",
     "contact_line",
@@ -25,6 +26,7 @@ __all__ = [
     "crossing_to",
     "hide_own_refusal",
     "map_message",
+    "max_forwards_line",
     "target_uri",
     "via_line",
     "withhold_early_media",
@@ -34,6 +36,9 @@ _ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE
 
 ALLOW_OUTSIDE_DIALOG: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
 """What we take without one."""
+
+MAX_FORWARDS: Final = header("Max-Forwards", "70")
+"""Of a request that begins with us (RFC 3261 section 8.1.1.6)."""
 
 _IDENTITY: Final = "builtin:identity"
 _TOPOLOGY: Final = "builtin:topology"
@@ -89,6 +94,12 @@ def allowed(refer: str) -> str:
 def via_line(flow: Flow, branch: str) -> Header:
     """Our Via for a request on a flow, asking for `rport` (RFC 3581)."""
     return header("Via", f"SIP/2.0/{flow.transport.upper()} {flow.advertised};branch={branch};rport")
+
+
+def max_forwards_line(request: Request) -> Header:
+    """The Max-Forwards of what we send on: one less than came in; 70 stands for a missing one."""
+    value = request.get("max-forwards")
+    return MAX_FORWARDS if value is None else header("Max-Forwards", str(max(int(value) - 1, 0)))
 
 
 def contact_line(flow: Flow) -> Header:

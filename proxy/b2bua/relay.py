@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.b2bua.crossing import crossed_request
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.heard import ByeUser
 from proxy.b2bua.leg import Leg
@@ -157,7 +158,7 @@ class Relay:
         elif self._rack:
             extra = (header("RAck", self._rack),)
         try:
-            request, changes = call.crossed_request(self.tx.request, self.peer, self.exchange, now, extra)
+            request, changes = crossed_request(call, self.tx.request, self.peer, self.exchange, now, extra)
         except (RuleReject, SdpError, SipError) as error:
             self._finish(now, getattr(error, "status", 488), getattr(error, "reason", str(error)))
             return

@@ -15,6 +15,7 @@ from proxy.b2bua.credentials import DigestServer
 from proxy.b2bua.effects import CloseFlow, Effect
 from proxy.b2bua.given_up import GivenUp
 from proxy.b2bua.health import Health
+from proxy.b2bua.in_dialog import take_ack, take_request
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
 from proxy.b2bua.relay import Relay
@@ -333,7 +334,7 @@ class Stack:
         if request.method != "BYE":
             check_require(request)
         leg.dialog.accept(request)
-        leg.call.on_request(leg, tx, now)
+        take_request(leg.call, leg, tx, now)
 
     def _same_source(self, leg: Leg, flow: Flow) -> bool:
         """Whether a request in a dialog comes from its leg's peer: the same address, or one of the same trunk, since a
@@ -421,7 +422,7 @@ class Stack:
         """An ACK for a 2xx."""
         leg = self._core.legs.get((request.call_id, request.to.tag or ""))
         if leg is not None and leg.dialog.remote_tag == (request.from_.tag or ""):
-            leg.call.on_ack(leg, request, now)
+            take_ack(leg.call, leg, request, now)
 
     def on_cancel(self, tx: ServerTransaction, invite: ServerTransaction | None, now: float) -> None:
         """A CANCEL."""
