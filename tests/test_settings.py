@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxy.b2bua.config import AttemptPlan, RetryPolicy, Route, StackConfig
+from proxy.b2bua.config import AttemptPlan, Reach, RetryPolicy, Route, StackConfig
 from proxy.settings import FLAGS, NAMED_NETWORKS, Settings, SettingsError, load, load_rules, shipped_rules
 from proxy.settings.sources import PREFIX
 from proxy.settings.table import settings_table
@@ -81,7 +81,8 @@ def test_nothing_set_gives_what_the_parts_have_by_default() -> None:
     config = settings.stack_config(*load_rules(settings))
     plain = StackConfig(config.targets, config.rules, config.default_rules, config.allow)
     assert config.screen_rules == "scanners"
-    assert replace(plain, retry=config.retry, user_agent=config.user_agent, screen_rules="scanners") == config
+    computed = {name: getattr(config, name) for name in ("retry", "user_agent", "screen_rules", "refer_reach")}
+    assert replace(plain, **computed) == config
     assert settings.stream_settings() == StreamSettings()
     assert settings.tls_settings() == TlsSettings()
 
@@ -195,6 +196,29 @@ def test_trunks_routes_and_users_reach_the_stack() -> None:
     assert config.users == {"alice": "s3cret"}
 
 
+def test_refer_to_names_hosts_in_several_ways() -> None:
+    flags = {
+        "listen": ["udp:127.0.0.1:5060"],
+        "targets": ["sip:PBX.example.com:5070", "eu=sip:[2001:db8::5]", "by=sip:x@proxy.example;maddr=192.0.2.1"],
+        "allow": ["twilio", "0.0.0.0/0"],
+        "trunks": {"office": {"allow": ["192.0.2.0/24"]}},
+    }
+    settings = load(flags)
+    reach = settings.stack_config(*load_rules(settings)).refer_reach
+    targets = (("pbx.example.com", 5070), ("2001:db8::5", 0), ("proxy.example", 0), ("192.0.2.1", 0))
+    assert (reach.anywhere, reach.hosts) == (False, targets)
+    assert [network.text for network in reach.networks][-2:] == ["177.71.206.192/30", "192.0.2.0/24"]
+    written = ["*.pstn.twilio.com", "sip.example.com:5080", "[2001:db8::7]:5080", "10.0.0.0/8", "openai"]
+    settings = load({**flags, "calls": {"refer_to": written}})
+    reach = settings.stack_config(*load_rules(settings)).refer_reach
+    assert reach.hosts == (("*.pstn.twilio.com", 0), ("sip.example.com", 5080), ("2001:db8::7", 5080))
+    assert [network.text for network in reach.networks][:2] == ["10.0.0.0/8", "13.79.45.80/28"]
+    settings = load({**flags, "calls": {"refer_to": ["any"]}})
+    assert settings.stack_config(*load_rules(settings)).refer_reach == Reach(anywhere=True)
+    settings = load({**flags, "calls": {"refer_to": []}})
+    assert settings.stack_config(*load_rules(settings)).refer_reach == Reach()
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -234,6 +258,13 @@ def test_trunks_routes_and_users_reach_the_stack() -> None:
         ),
         ({"codecs": []}, "codecs: may not be empty"),
         ({"calls": {"session_expires_s": 60}}, "calls.session_expires_s: a session interval has at least 90 seconds"),
+        (
+            {"calls": {"refer_to": ["targets", "a b", "10.0.0.0/99"]}},
+            "calls.refer_to: a b is neither `targets`, `trunks` or `any`, nor a host, a pattern for hosts or a range",
+        ),
+        ({"calls": {"probe_s": 0.5}}, "calls.probe_s: 0 for never, or at least 1 second"),
+        ({"digest_algorithms": ["SHA-512"]}, "digest_algorithms: must be 'SHA-256' or 'MD5'"),
+        ({"digest_algorithms": []}, "digest_algorithms: may not be empty"),
         ({"user_agent": "a\r\nb"}, "user_agent: control characters are not allowed"),
         ({"timers": {"t1_s": "abc"}}, "timers.t1_s: must be a valid number"),
     ],

@@ -17,8 +17,8 @@ from proxy.dialog.dialog import Dialog
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, Context, RuleSet
 from proxy.sip.errors import SipError
-from proxy.sip.flow import Flow, Hop
-from proxy.sip.message import Request, Response, header
+from proxy.sip.flow import Flow
+from proxy.sip.message import Response, header
 from proxy.sip.uri import parse_uri
 from proxy.transaction.timers import Timer
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from proxy.b2bua.call import Call
 
 __all__ = ["Attempt"]
-
-LARGE_MESSAGE_BYTES = 1300
-"""A request above this size goes by a congestion-controlled transport where it can (RFC 3261 section 18.1.1)."""
 
 
 class Attempt(OutgoingInvite):
@@ -97,23 +94,6 @@ class Attempt(OutgoingInvite):
         policy = self.call.retry
         if now - self.call.started + policy.backoff_max_s < policy.deadline_s and self.wanted:
             self._time_out(now, f"no webhook in {policy.no_webhook_after_s:g} s")
-
-    def _goes_elsewhere(self, request: Request, flow: Flow, now: float) -> bool:
-        """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
-
-        A target that names its transport, or that has refused TCP before, gets it by UDP all the same.
-        """
-        if flow.transport != "udp":
-            return False
-        size = len(request.serialize())
-        if size <= LARGE_MESSAGE_BYTES:
-            return False
-        by_tcp = self.target.uri.param("transport") is None and flow.remote not in self.core.udp_only
-        fields: dict[str, object] = {"flow": flow, "size": size, "by": "tcp" if by_tcp else "udp"}
-        self.core.record("large-message", now, self.call.id, fields, "b", self.number)
-        if by_tcp:
-            self._search = self.core.open_hop(Hop("tcp", *flow.remote), _ByTcp(self, flow))
-        return by_tcp
 
     def _draft(self, flow: Flow, now: float) -> Draft:
         """The INVITE for the target: the original, through the rules, then with an identity of its own."""
@@ -249,22 +229,3 @@ class Attempt(OutgoingInvite):
         for leg in self._early.values():
             leg.close()
         self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)
-
-
-class _ByTcp:
-    """Waits for a TCP connection for a request that is too large for UDP; without one it goes by UDP after all."""
-
-    __slots__ = ("_attempt", "_udp_flow")
-
-    def __init__(self, attempt: Attempt, udp_flow: Flow) -> None:
-        self._attempt = attempt
-        self._udp_flow = udp_flow
-
-    def on_flow(self, flow: Flow, now: float) -> None:
-        """The target takes TCP."""
-        self._attempt.on_flow(flow, now)
-
-    def on_no_flow(self, reason: str, now: float) -> None:
-        """It does not; remember that."""
-        self._attempt.core.udp_only.add(self._udp_flow.remote)
-        self._attempt.on_flow(self._udp_flow, now)

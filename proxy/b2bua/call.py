@@ -10,6 +10,7 @@ from proxy.b2bua.decisions import decide_call
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import add_early_answer, hide_own_refusal, withhold_early_media
+from proxy.b2bua.prober import Prober
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.reliable import Owed
 from proxy.b2bua.retry import Outcome, Retry, decide, plan_for
@@ -51,6 +52,7 @@ class Call:
     __slots__ = (
         "_limit_timer",
         "_outcomes",
+        "_prober",
         "_retry_timer",
         "_ring_timer",
         "_rules",
@@ -108,6 +110,7 @@ class Call:
         self._retry_timer: Timer | None = None
         self._ring_timer: Timer | None = core.timers.schedule(now + core.config.ring_timeout_s, self._on_ring_timeout)
         self._limit_timer: Timer | None = None
+        self._prober: Prober | None = None
         self._outcomes: list[dict[str, object]] = []
         tx.user = self
         core.calls[self.id] = self
@@ -225,6 +228,8 @@ class Call:
         self._stop_timers()
         if self.core.config.max_call_s:
             self._limit_timer = self.core.timers.schedule(now + self.core.config.max_call_s, self._on_limit)
+        if self.core.config.probe_s:
+            self._prober = Prober(self, now)
         leg_b.keeper.start(answered_terms(response, attempt.session_expires_s), now)
         self.invite.accept(draft, branch, now)
         self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
@@ -427,6 +432,9 @@ class Call:
             if timer is not None:
                 timer.cancel()
         self._retry_timer = self._ring_timer = self._limit_timer = None
+        if self._prober is not None:
+            self._prober.stop()
+            self._prober = None
 
     def end(self, now: float, status: int, reason: str, ended_by: str, detail: str) -> None:
         """Close the books, once."""

@@ -10,7 +10,7 @@ from proxy.rewrite.engine import RuleSet
 from proxy.sip.uri import Uri
 from proxy.transaction.timers import TimerSettings
 
-__all__ = ["AttemptPlan", "Network", "RetryPolicy", "Route", "StackConfig", "Target", "Trunk"]
+__all__ = ["AttemptPlan", "Network", "Reach", "RetryPolicy", "Route", "StackConfig", "Target", "Trunk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,22 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom a REFER may have us call.
+
+    Attributes:
+        anywhere: everybody.
+        hosts: patterns for names and addresses in lower case, without brackets, `*` for any run of characters; each
+            with the port that may be named beside 5060 and 5061, or 0 for none.
+        networks: ranges of addresses.
+    """
+
+    anywhere: bool = False
+    hosts: tuple[tuple[str, int], ...] = ()
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Trunk:
     """Where calls come from.
 
@@ -133,7 +149,7 @@ class StackConfig:
         trunks: named sources; their ranges may call too.
         routes: the first one that fits decides; without any, every call may go to every target.
         users: password by name, for sources that authenticate by digest instead of by address.
-        realm: the realm of those challenges.
+        realm: the realm of those challenges. digest_algorithms: what they offer, the preferred one first.
         refuse_strangers: answer 403 to other sources instead of silence.
         codecs: the safe codec set in its order, which rules name as `safe`.
         crypto_suites: the SDES suites that rules name as `safe`.
@@ -142,6 +158,8 @@ class StackConfig:
         timers: T1, T2, T4.
         ring_timeout_s: how long a call may ring before it is given up with 408.
         max_call_s: the longest time that a call may last once it is answered; 0 for no limit.
+        probe_s: how often each leg of an answered call gets an OPTIONS in its dialog, to find peers that are gone; 0
+            for never.
         session_expires_s: the session interval (RFC 4028) that we ask for by ourselves; 0 leaves it to the peers.
         min_se_s: the shortest session interval that we take.
         reliable: "auto" offers reliable provisional responses (RFC 3262) to the target where the caller wants them,
@@ -150,6 +168,8 @@ class StackConfig:
             join it, "refuse" answers 405.
         refer_tel_host: the host that a `tel:` URI in Refer-To is reached at, as `sip:<number>@<host>`; "" leaves it as
             it is where a REFER is relayed, and takes a target without a user of its own where one is executed.
+        refer_reach: which hosts a REFER that is executed may name. Our own address, which stands for a number that goes
+            to a target, and the peers of calls that are up are none of its business.
         relay_early_media: whether a provisional response keeps its SDP; else the caller gets a plain 180.
         max_calls: calls in progress above which INVITEs get 503.
         limits: what else may be used up.
@@ -169,6 +189,7 @@ class StackConfig:
     routes: tuple[Route, ...] = ()
     users: Mapping[str, str] = field(default_factory=dict)
     realm: str = "trunkline"
+    digest_algorithms: tuple[str, ...] = ("SHA-256", "MD5")
     refuse_strangers: bool = False
     codecs: tuple[str, ...] = ("PCMU", "PCMA", "telephone-event")
     crypto_suites: tuple[str, ...] = ("AES_CM_128_HMAC_SHA1_80",)
@@ -177,11 +198,13 @@ class StackConfig:
     timers: TimerSettings = field(default_factory=TimerSettings)
     ring_timeout_s: float = 180.0
     max_call_s: float = 0.0
+    probe_s: float = 0.0
     session_expires_s: int = 0
     min_se_s: int = 90
     reliable: str = "auto"
     refer: str = "relay"
     refer_tel_host: str = ""
+    refer_reach: Reach = field(default_factory=Reach)
     relay_early_media: bool = True
     max_calls: int = 10_000
     limits: Limits = field(default_factory=Limits)

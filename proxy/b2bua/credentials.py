@@ -95,11 +95,13 @@ class DigestServer:
         users: password by user name.
         realm: our realm.
         secret: random text that nobody else knows.
+        algorithms: those that we offer and take, the preferred one first.
     """
 
-    __slots__ = ("_counts", "_realm", "_secret", "_users")
+    __slots__ = ("_algorithms", "_counts", "_realm", "_secret", "_users")
 
-    def __init__(self, users: Mapping[str, str], realm: str, secret: str) -> None:
+    def __init__(self, users: Mapping[str, str], realm: str, secret: str, algorithms: tuple[str, ...]) -> None:
+        self._algorithms = algorithms
         self._users = users
         self._realm = realm
         self._secret = secret.encode()
@@ -111,7 +113,7 @@ class DigestServer:
         Raises SipError 401 with challenges when it proves none, 403 for a wrong password, 400 for broken credentials.
         """
         credentials = parse_credentials(request, self._realm)
-        if credentials is None:
+        if credentials is None or credentials.algorithm not in self._algorithms:
             raise self._challenge(now)
         made = self._made_at(credentials.nonce)
         if made is None or not 0 <= now - made <= _NONCE_LIFE_S:
@@ -129,7 +131,8 @@ class DigestServer:
     def _challenge(self, now: float, *, stale: bool = False) -> SipError:
         made = f"{now:.3f}"
         nonce = f"{made}-{self._proof(made)}"
-        return SipError(401, "Unauthorized", tuple(challenge_values(self._realm, nonce, stale=stale)))
+        challenges = challenge_values(self._realm, nonce, stale=stale, algorithms=self._algorithms)
+        return SipError(401, "Unauthorized", tuple(challenges))
 
     def _proof(self, made: str) -> str:
         return hmac.new(self._secret, made.encode(), hashlib.sha256).hexdigest()[:32]

@@ -15,14 +15,16 @@ __all__ = ["GivenUp"]
 class GivenUp:
     """Takes over a client transaction of an INVITE that has had no answer at all.
 
-    A late provisional response is answered by a CANCEL (RFC 3261 section 9.1), a late 2xx by ACK and BYE.
+    A late provisional response is answered by a CANCEL (RFC 3261 section 9.1), a late 2xx by ACK and BYE. `side` and
+    `number` are those of its leg and attempt, for the records.
     """
 
-    __slots__ = ("_call_id", "_core", "_guard", "_number", "_unwanted")
+    __slots__ = ("_call_id", "_core", "_guard", "_number", "_side", "_unwanted")
 
-    def __init__(self, core: Core, call_id: str, number: int) -> None:
+    def __init__(self, core: Core, call_id: str, side: str, number: int) -> None:
         self._core = core
         self._call_id = call_id
+        self._side = side
         self._number = number
         self._guard: Timer | None = None
         self._unwanted: dict[str, Farewell] = {}
@@ -30,7 +32,7 @@ class GivenUp:
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """A response after all."""
         core, flow = self._core, tx.flow
-        core.record_message(now, self._call_id, "b", "in", flow, response, self._number)
+        core.record_message(now, self._call_id, self._side, "in", flow, response, self._number)
         if response.status >= 200 and self._guard is not None:
             self._guard.cancel()
         if response.status >= 300:
@@ -40,13 +42,15 @@ class GivenUp:
             farewell = self._unwanted.get(tag)
             if farewell is None:
                 seq, why = tx.request.cseq.number, "Another address was taken"
-                farewell = Farewell(core, self._call_id, self._number, tx.request, response, flow, why, seq)
+                farewell = Farewell(
+                    core, self._call_id, self._number, tx.request, response, flow, why, seq, side=self._side
+                )
                 self._unwanted[tag] = farewell
             farewell.say(now)
         elif self._guard is None:
             cancel = make_cancel(tx.request)
-            core.record_message(now, self._call_id, "b", "out", flow, cancel, self._number)
-            core.layer.send_request(cancel, flow, ByeUser(core, self._call_id, "b", self._number), now)
+            core.record_message(now, self._call_id, self._side, "out", flow, cancel, self._number)
+            core.layer.send_request(cancel, flow, ByeUser(core, self._call_id, self._side, self._number), now)
             self._guard = core.timers.schedule(now + 64 * core.config.timers.t1_s, tx.terminate)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.b2bua.config import Target
+from proxy.b2bua.admission import admits
+from proxy.b2bua.config import Reach, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.leg import Leg, way_to
 from proxy.b2bua.mapping import target_uri
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Goal", "find_goal"]
 
 _NAME: Final = "transfer"
+_USUAL_PORTS: Final = frozenset((None, 5060, 5061))
 _CARRIED: Final = frozenset(("subject", "priority", "user-to-user"))
 """Header fields beside X- ones that the header part of Refer-To may add (RFC 3261 section 19.1.5 warns of others)."""
 
@@ -60,7 +62,7 @@ class Goal:
 
 
 def find_goal(call: Call, leg: Leg, refer_to: NameAddr) -> Goal:
-    """What a Refer-To of this leg's peer means. Raises SipError for what can't be done."""
+    """What a Refer-To of this leg's peer means. Raises SipError for what can't be done, or may not be."""
     core, uri = call.core, refer_to.uri
     method = uri.param("method")
     if method is not None and method.upper() != "INVITE":
@@ -78,6 +80,7 @@ def find_goal(call: Call, leg: Leg, refer_to: NameAddr) -> Goal:
     elif is_ours(core, leg, uri):
         goal = _by_number(core, uri.user or "")
     else:
+        _check_reach(core.config.refer_reach, uri)
         goal = _plain(core, bare_uri(uri))
         goal.replaces = "" if replaces is None else str(replaces)
     for name, value in fields:
@@ -87,6 +90,22 @@ def find_goal(call: Call, leg: Leg, refer_to: NameAddr) -> Goal:
             except ValueError:
                 raise SipError(400, "Malformed header in Refer-To") from None
     return goal
+
+
+def _check_reach(reach: Reach, uri: Uri) -> None:
+    """Raise SipError 403 for a host that nobody may have us call: REFERs come from outside, and a URI can name any."""
+    if reach.anywhere:
+        return
+    for name in (uri.host, uri.param("maddr")):
+        if name is not None and not _reaches(reach, name.lower().rstrip(".").strip("[]"), uri.port):
+            raise SipError(403, f"Refer-To host {name} not allowed")
+
+
+def _reaches(reach: Reach, host: str, port: int | None) -> bool:
+    usual = port in _USUAL_PORTS
+    if any((usual or port == allowed) and fits(pattern, host) for pattern, allowed in reach.hosts):
+        return True
+    return usual and admits(reach.networks, host)
 
 
 def _plain(core: Core, uri: Uri) -> Goal:

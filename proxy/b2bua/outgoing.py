@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OutgoingInvite"]
 
+_LARGE_MESSAGE_BYTES: Final = 1300
+"""A request above this size goes by a congestion-controlled transport where it can (RFC 3261 section 18.1.1)."""
+
 _AMENDABLE: Final = frozenset((401, 407, 421, 422))
 """Refusals after which the same INVITE may go out again with what they ask for."""
 
@@ -136,10 +139,6 @@ class OutgoingInvite:
         """It has failed for good; `response` is the refusal, where there is one."""
         raise NotImplementedError
 
-    def _goes_elsewhere(self, request: Request, flow: Flow, now: float) -> bool:
-        """Whether the request waits for another flow after all."""
-        return False
-
     # On its way
 
     def on_flow(self, flow: Flow, now: float) -> None:
@@ -162,7 +161,7 @@ class OutgoingInvite:
             return
         request = draft.finish()
         assert isinstance(request, Request)
-        if self._goes_elsewhere(request, flow, now):
+        if self._goes_by_tcp(request, flow, now):
             return
         self.request = request
         core = self.core
@@ -201,6 +200,23 @@ class OutgoingInvite:
         lines.extend(self._digest.lines("INVITE", uri))
         return lines
 
+    def _goes_by_tcp(self, request: Request, flow: Flow, now: float) -> bool:
+        """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
+
+        A target that names its transport, or that has refused TCP before, gets it by UDP all the same.
+        """
+        if flow.transport != "udp":
+            return False
+        size = len(request.serialize())
+        if size <= _LARGE_MESSAGE_BYTES:
+            return False
+        by_tcp = self.target.uri.param("transport") is None and flow.remote not in self.core.udp_only
+        fields: dict[str, object] = {"flow": flow, "size": size, "by": "tcp" if by_tcp else "udp"}
+        self.core.record("large-message", now, self.call.id, fields, self.side, self.number)
+        if by_tcp:
+            self._search = self.core.open_hop(Hop("tcp", *flow.remote), _ByTcp(self, flow))
+        return by_tcp
+
     def _next_hop(self, why: str, now: float, avoid_s: float | None = None) -> bool:
         """Send the INVITE to the next address of the target; False when this one was the last (RFC 3263 4.3).
 
@@ -223,7 +239,7 @@ class OutgoingInvite:
         self._hop_timer = None
         tx = self.tx
         if tx is not None and self._next_hop("no answer", now):
-            tx.user = GivenUp(self.core, self.call.id, self.number)
+            tx.user = GivenUp(self.core, self.call.id, self.side, self.number)
 
     # What the target answers
 
@@ -367,6 +383,25 @@ class OutgoingInvite:
         if self._guard is not None:
             self._guard.cancel()
             self._guard = None
+
+
+class _ByTcp:
+    """Waits for a TCP connection for a request that is too large for UDP; without one it goes by UDP after all."""
+
+    __slots__ = ("_invite", "_udp_flow")
+
+    def __init__(self, invite: OutgoingInvite, udp_flow: Flow) -> None:
+        self._invite = invite
+        self._udp_flow = udp_flow
+
+    def on_flow(self, flow: Flow, now: float) -> None:
+        """The target takes TCP."""
+        self._invite.on_flow(flow, now)
+
+    def on_no_flow(self, reason: str, now: float) -> None:
+        """It does not; remember that."""
+        self._invite.core.udp_only.add(self._udp_flow.remote)
+        self._invite.on_flow(self._udp_flow, now)
 
 
 def _retry_after(response: Response) -> float | None:

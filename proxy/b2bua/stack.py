@@ -60,7 +60,7 @@ class Stack:
         self._core.allow(self._allow)
         self._draining = False
         self._core.health = Health(self._core)
-        self._digest = DigestServer(config.users, config.realm, new_id() + new_id())
+        self._digest = DigestServer(config.users, config.realm, new_id() + new_id(), config.digest_algorithms)
         self._screening = Screening(self._core)
         self.webhooks = Webhooks(self._core)
         self.dropped = self.rules_reloaded = self.rules_reload_failed = 0

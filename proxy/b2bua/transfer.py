@@ -107,7 +107,7 @@ class Transfer(OutgoingInvite):
         if goal.flow is not None and not goal.flow.closed:
             self.on_flow(goal.flow, now)
         else:
-            self._search = core.find_flow(goal.way, self)
+            self._search = core.find_flow(goal.way, self, self._hops)
 
     # The call to the transfer target
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from proxy import __version__
-from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, Route, StackConfig, Target, Trunk
+from proxy.b2bua.config import AttemptPlan, Network, Reach, RetryPolicy, Route, StackConfig, Target, Trunk
 from proxy.b2bua.limits import Limits
 from proxy.rewrite.engine import RuleSet
 from proxy.settings.observability import AdminSection, HepSection, OtelSection, WebhookSection
@@ -38,7 +38,16 @@ from proxy.settings.sources import (
     nearest,
     split_list,
 )
-from proxy.settings.values import check_each, expand_network, host_or_address, is_private, name_targets, target_uri
+from proxy.settings.values import (
+    check_each,
+    expand_network,
+    host_or_address,
+    is_everywhere,
+    is_private,
+    name_targets,
+    refer_reach,
+    target_uri,
+)
 from proxy.transaction.timers import TimerSettings
 from proxy.transport import Listener, parse_listener
 from proxy.transport.stream import StreamSettings
@@ -51,6 +60,8 @@ OPENAI_HOST: Final = "sip.api.openai.com"
 DEFAULT_RULES: Final = "twilio-openai"
 DEFAULT_TARGET: Final = "openai"
 PROJECT_PLACEHOLDER: Final = "{openai_project_id}"
+Algorithms = Annotated[tuple[Literal["SHA-256", "MD5"], ...], BeforeValidator(split_list)]
+
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
 NO_PROJECT: Final = (
     "TRUNKLINE_OPENAI_PROJECT_ID is not set: give the project id that platform.openai.com shows under "
@@ -87,6 +98,8 @@ class Settings(BaseSettings):
     """Passwords by name: others than those in `allow` may call when they prove to be one of these (digest)."""
     realm: str = "trunkline"
     """The realm of the challenges for `users`."""
+    digest_algorithms: Algorithms = ("SHA-256", "MD5")
+    """What these challenges offer, in this order; some phones answer the first challenge only, and only by MD5."""
     refuse_strangers: bool = False
     """Whether others get 403 instead of silence."""
     rules: Words = ()
@@ -189,7 +202,7 @@ class Settings(BaseSettings):
     def _from_text(cls, value: object) -> object:
         return json_text(value)
 
-    @field_validator("codecs", "crypto_suites")
+    @field_validator("codecs", "crypto_suites", "digest_algorithms")
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
@@ -345,7 +358,7 @@ class Settings(BaseSettings):
         notes = [
             f"allow: {network.text} admits calls from everywhere"
             for network in self.networks()
-            if network.first == 0 and network.last.bit_length() >= 32
+            if is_everywhere(network)
         ]
         if not (self.allow or self.trunks or self.users):
             notes.append("allow is empty, and there are no trunks or users: nobody may call")
@@ -356,6 +369,11 @@ class Settings(BaseSettings):
         if any(item.host in _WILDCARDS for item in self.listeners()) and is_private(self.address()):
             notes.append(f"public_address {self.address()} is not routed on the Internet: peers there can't reach it")
         return notes
+
+    def _refer_reach(self, targets: Mapping[str, Target]) -> Reach:
+        """Where a REFER may lead."""
+        trunks = tuple([network for trunk in self.trunks.values() for network in _ranges(trunk.allow)])
+        return refer_reach(self.calls.refer_to, [one.uri for one in targets.values()], (*self.networks(), *trunks))
 
     def retry_policy(self) -> RetryPolicy:
         """The retry policy as the stack takes it."""
@@ -413,13 +431,15 @@ class Settings(BaseSettings):
             ),
             users={name: password.get_secret_value() for name, password in self.users.items()},
             realm=self.realm,
+            digest_algorithms=self.digest_algorithms,
             refuse_strangers=self.refuse_strangers,
             codecs=self.codecs,
             crypto_suites=self.crypto_suites,
             public_address=self.address(),
             retry=self.retry_policy(),
             timers=TimerSettings(self.timers.t1_s, self.timers.t2_s, self.timers.t4_s),
-            **self.calls.model_dump(),
+            **self.calls.model_dump(exclude={"refer_to"}),
+            refer_reach=self._refer_reach(targets),
             max_calls=self.limits.max_calls,
             retry_after_s=self.limits.retry_after_s,
             limits=Limits(**{item.name: getattr(self.limits, item.name) for item in fields(Limits)}),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from proxy.b2bua.config import RetryPolicy
 from proxy.b2bua.limits import Limits
 from proxy.settings.sources import json_text, split_list
+from proxy.settings.values import refer_reach
 from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import SOUND_CIPHERS
 
@@ -195,6 +196,8 @@ class CallsSection(Section):
     """How long a call may ring before it is given up with 408, in seconds."""
     max_call_s: float = Field(0.0, ge=0)
     """The longest time that an answered call may last, in seconds; 0 for no limit."""
+    probe_s: float = Field(0.0, ge=0, le=86_400)
+    """How often each leg of an answered call gets an OPTIONS, to find peers that are gone, in seconds; 0 for never."""
     session_expires_s: int = Field(0, ge=0)
     """The session interval (RFC 4028) that is asked for unasked, in seconds, at least 90; 0 leaves it to the peers."""
     min_se_s: int = Field(90, ge=90)
@@ -205,8 +208,23 @@ class CallsSection(Section):
     """What becomes of a REFER: taken to the other leg, carried out here, or refused with 405."""
     refer_tel_host: str = ""
     """The host that a `tel:` URI in Refer-To is reached at."""
+    refer_to: Words = ("targets", "trunks")
+    """Where a REFER that is carried out may lead, else it gets 403: `targets`, `trunks`, `any`, hosts, ranges."""
     relay_early_media: bool = True
     """Whether a provisional response keeps its SDP; else the caller gets a plain 180."""
+
+    @field_validator("refer_to")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        refer_reach(value, (), ())
+        return value
+
+    @field_validator("probe_s")
+    @classmethod
+    def _not_always(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("0 for never, or at least 1 second")
+        return value
 
     @field_validator("session_expires_s")
     @classmethod

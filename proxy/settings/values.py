@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from proxy.b2bua.config import Network
+from proxy.b2bua.config import Network, Reach
 from proxy.settings.sources import nearest
 from proxy.sip.errors import SipError
-from proxy.sip.uri import Uri, parse_uri
+from proxy.sip.uri import Uri, parse_uri, split_host_port
 
 __all__ = [
     "NAMED_NETWORKS",
     "check_each",
     "expand_network",
     "host_or_address",
+    "is_everywhere",
     "is_private",
     "name_targets",
+    "refer_reach",
     "target_uri",
 ]
 
@@ -67,6 +69,11 @@ def host_or_address(text: str) -> str:
     if unspecified:
         raise ValueError(f"{text} is no address that peers could reach")
     return bare
+
+
+def is_everywhere(network: Network) -> bool:
+    """Whether a range holds every address."""
+    return network.first == 0 and network.last.bit_length() >= 32
 
 
 def is_private(text: str) -> bool:
@@ -123,3 +130,39 @@ def expand_network(text: str) -> tuple[Network, ...]:
             f"{nearest(text, list(NAMED_NETWORKS))} (lists: {', '.join(NAMED_NETWORKS)})"
         ) from None
     return (Network(network.version, int(network.network_address), int(network.broadcast_address), str(network)),)
+
+
+def refer_reach(texts: Sequence[str], targets: Iterable[Uri], trunks: tuple[Network, ...]) -> Reach:
+    """What `calls.refer_to` allows.
+
+    `targets` stands for the hosts (and ports) of these URIs, `trunks` for these ranges, but for those that hold every
+    address, `any` for everything; all else is a host, a pattern for hosts, `host:port`, or a range.
+
+    Raises ValueError with all that is none of these, one a line.
+    """
+    hosts: list[tuple[str, int]] = []
+    networks: list[Network] = []
+
+    def take(text: str) -> None:
+        if text == "targets":
+            for uri in targets:
+                hosts.extend((_bare(name), uri.port or 0) for name in (uri.host, uri.param("maddr")) if name)
+        elif text == "trunks":
+            networks.extend(network for network in trunks if not is_everywhere(network))
+        elif "/" in text or text in NAMED_NETWORKS:
+            networks.extend(expand_network(text))
+        elif text != "any":
+            try:
+                _, port = split_host_port(text.replace("*", "x"))
+            except SipError:
+                raise ValueError(
+                    f"{text} is neither `targets`, `trunks` or `any`, nor a host, a pattern for hosts or a range"
+                ) from None
+            hosts.append((_bare(text.rpartition(":")[0] if port is not None else text), port or 0))
+
+    check_each(texts, take)
+    return Reach("any" in texts, tuple(hosts), tuple(networks))
+
+
+def _bare(host: str) -> str:
+    return host.lower().rstrip(".").strip("[]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.sip.errors import SipError
@@ -146,15 +146,18 @@ def best_challenge(response: Message) -> Challenge | None:
     return min(found, key=lambda challenge: _STRENGTH.index(challenge.algorithm), default=None)
 
 
-def challenge_values(realm: str, nonce: str, *, stale: bool = False) -> list[tuple[str, str]]:
-    """The WWW-Authenticate header fields of a 401 of ours: SHA-256 first, then MD5 (RFC 8760 section 2.3)."""
+def challenge_values(
+    realm: str, nonce: str, *, stale: bool = False, algorithms: Sequence[str] = _STRENGTH
+) -> list[tuple[str, str]]:
+    """The WWW-Authenticate header fields of a 401 of ours, one for each algorithm, the preferred one first
+    (RFC 8760 section 2.3)."""
     tail = ", stale=true" if stale else ""
     return [
         (
             "WWW-Authenticate",
             f'Digest realm={_quoted(realm)}, nonce="{nonce}", algorithm={algorithm}, qop="auth"{tail}',
         )
-        for algorithm in _STRENGTH
+        for algorithm in algorithms
     ]
 
 

@@ -2,6 +2,8 @@
 own in the allow-list."""
 
 import pytest
+from requests.auth import HTTPDigestAuth
+from requests.utils import parse_dict_header
 
 from proxy.b2bua.config import RetryPolicy, Target, Trunk
 from proxy.b2bua.limits import Limits
@@ -340,6 +342,39 @@ def test_md5_is_taken_too(uas: Bench) -> None:
     uas.invite()
     authorized(uas, algorithm="MD5")
     assert uas.target_saw == ["INVITE"]
+
+
+@pytest.mark.parametrize("algorithm", ["SHA-256", "MD5"])
+def test_client_of_somebody_else_proves_itself(uas: Bench, algorithm: str) -> None:
+    """The credentials are made by `requests`, from our challenge; it reads SIP URIs where a scheme goes before."""
+    uas.invite()
+    (asked,) = [one for one in uas.last_response.get_all("www-authenticate") if f"={algorithm}," in one]
+    digest = HTTPDigestAuth(USER, PASSWORD)
+    digest.init_per_thread_state()
+    digest._thread_local.chal = parse_dict_header(asked.partition(" ")[2])
+    line = digest.build_digest_header("INVITE", "x:sip:+15550100001@198.51.100.1")
+    uas.invite(cseq=2, extra=f"Authorization: {line}")
+    assert uas.target_saw == ["INVITE"]
+
+
+@pytest.mark.parametrize("offered", [("MD5", "SHA-256"), ("MD5",), ("SHA-256",)])
+def test_challenge_offers_the_algorithms_that_are_set_in_their_order(
+    make_bench: BenchMaker, offered: tuple[str, ...]
+) -> None:
+    bench = make_bench(allow=(), users={USER: PASSWORD}, transport="tcp", digest_algorithms=offered)
+    bench.invite()
+    values = bench.last_response.get_all("www-authenticate")
+    assert [value.partition("algorithm=")[2].partition(",")[0] for value in values] == list(offered)
+    authorized(bench, algorithm=offered[0])
+    assert bench.target_saw == ["INVITE"]
+
+
+def test_algorithm_that_was_not_offered_gets_the_challenge_again(make_bench: BenchMaker) -> None:
+    bench = make_bench(allow=(), users={USER: PASSWORD}, transport="tcp", digest_algorithms=("SHA-256",))
+    bench.invite()
+    authorized(bench, algorithm="MD5")
+    assert (bench.last_response.status, bench.target_saw) == (401, [])
+    assert "stale" not in (bench.last_response.get("www-authenticate") or "")
 
 
 @pytest.mark.parametrize(

@@ -1,80 +1,26 @@
 """REFER that Trunkline carries out (RFC 3515, RFC 5589): the new call, the joining, the news, and every way to fail."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from proxy.b2bua.config import Route, Target
+from proxy.b2bua.config import Target
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import Context, Rule, RuleSet
-from proxy.sip.flow import Flow
-from proxy.sip.message import Message, Request, Response, header
+from proxy.sip.message import header
 from proxy.sip.uri import parse_uri
 from tests.b2bua.conftest import BenchMaker
-from tests.support.bench import ANSWER, OFFER, Bench, message_text
-
-THIRD = ("198.18.0.7", 5060)
-REFER_TO = "Refer-To: <sip:bob@198.18.0.7>"
-THIRD_ANSWER = (
-    "v=0\r\no=bob 7 7 IN IP4 198.18.0.7\r\ns=-\r\nc=IN IP4 198.18.0.7\r\nt=0 0\r\nm=audio 7000 RTP/AVP 0 101\r\n"
-    "a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=sendrecv\r\n"
+from tests.b2bua.transferring import (
+    CALLER_ANSWER,
+    REFER_TO,
+    THIRD_ANSWER,
+    Third,
+    hears_news,
+    join,
+    news,
+    refer,
+    states,
+    transfer,
 )
-CALLER_ANSWER = OFFER.replace("o=- 1 1", "o=- 1 2")
-
-
-class Third:
-    """The transfer target."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-
-    def sent(self) -> Iterator[tuple[Flow, Message]]:
-        for _, flow, message in self.bench.wire:
-            if flow.remote == THIRD:
-                yield flow, message
-
-    @property
-    def saw(self) -> list[str]:
-        return self.bench.sent(message for _, message in self.sent())
-
-    @property
-    def flow(self) -> Flow:
-        return [flow for flow, _ in self.sent()][-1]
-
-    def requests(self, method: str) -> list[Request]:
-        return [m for _, m in self.sent() if isinstance(m, Request) and m.method == method]
-
-    @property
-    def invite(self) -> Request:
-        return self.requests("INVITE")[-1]
-
-    def answers(
-        self, status: int, *, request: Request | None = None, tag: str = "third", body: str = "", extra: str = ""
-    ) -> None:
-        contact = "<sip:bob@198.18.0.7:5060>"
-        self.bench.respond(
-            status, request=request or self.invite, flow=self.flow, tag=tag, body=body, extra=extra, contact=contact
-        )
-
-    def asks(self, method: str, cseq: int = 1, extra: str = "", body: str = "") -> None:
-        """A request of its own in the dialog."""
-        invite = self.invite if self.invite.to.tag is None else self.requests("INVITE")[0]
-        self.bench.receive(
-            message_text(
-                f"{method} sip:trunkline@198.51.100.1:5060 SIP/2.0",
-                [
-                    f"Via: SIP/2.0/TCP 198.18.0.7:5060;branch={self.bench.branch()}",
-                    "Max-Forwards: 70",
-                    f"From: {invite.get('to')};tag=third",
-                    f"To: {invite.get('from')}",
-                    f"Call-ID: {invite.call_id}",
-                    f"CSeq: {cseq} {method}",
-                    *extra.splitlines(),
-                ],
-                body,
-            ),
-            self.flow,
-        )
+from tests.support.bench import ANSWER, OFFER, Bench
 
 
 @pytest.fixture
@@ -86,42 +32,6 @@ def bench(make_bench: BenchMaker) -> Bench:
 @pytest.fixture
 def third(bench: Bench) -> Third:
     return Third(bench)
-
-
-def refer(bench: Bench, extra: str = REFER_TO, cseq: int = 1) -> None:
-    """The target sends the caller elsewhere."""
-    bench.target_request("REFER", cseq=cseq, extra=f"{extra}\nContact: <sip:agent@203.0.113.5:5060>")
-
-
-def news(bench: Bench) -> list[tuple[str, str]]:
-    """What the target was told: status line and subscription state."""
-    return [
-        (one.body.decode().strip(), (one.get("subscription-state") or "").partition(";")[0])
-        for one in bench.requests("NOTIFY")
-    ]
-
-
-def hears_news(bench: Bench) -> None:
-    """The target answers its last NOTIFY."""
-    bench.respond(200, request=bench.requests("NOTIFY")[-1])
-
-
-def states(bench: Bench) -> list[tuple[object, object]]:
-    return [(event.fields["state"], event.fields.get("status")) for event in bench.events if event.kind == "refer"]
-
-
-def transfer(bench: Bench, third: Third, extra: str = REFER_TO) -> None:
-    """A transfer up to the answer of the transfer target."""
-    bench.answered_call()
-    refer(bench, extra)
-    hears_news(bench)
-    third.answers(200, body=THIRD_ANSWER)
-
-
-def join(bench: Bench, body: str = CALLER_ANSWER) -> None:
-    """The caller takes its new session, and the target hears of it."""
-    bench.caller_answers(bench.caller_requests("INVITE")[-1], 200, body=body)
-    hears_news(bench)
 
 
 # As it should go
@@ -670,182 +580,3 @@ def test_forked_answer_of_the_transfer_target_is_ended(bench: Bench, third: Thir
     third.answers(200, request=third.requests("INVITE")[0], body=THIRD_ANSWER)
     assert third.requests("ACK")[-1].to.tag == "third"
     join(bench)
-
-
-# Where to
-
-
-@pytest.mark.parametrize(
-    ("written", "uri"),
-    [
-        ("<sip:bob@198.18.0.7;user=phone;method=INVITE>", "sip:bob@198.18.0.7;user=phone"),
-        ("<sip:198.18.0.7>", "sip:198.18.0.7"),
-        ('"Bob" <sip:bob@198.18.0.7?Subject=x>', "sip:bob@198.18.0.7"),
-    ],
-)
-def test_request_uri_is_what_refer_to_names_without_header_part_and_method(
-    bench: Bench, third: Third, written: str, uri: str
-) -> None:
-    bench.answered_call()
-    refer(bench, f"Refer-To: {written}")
-    assert third.invite.uri == uri
-
-
-def test_header_part_may_add_what_does_no_harm(bench: Bench, third: Third) -> None:
-    bench.answered_call()
-    refer(bench, "Refer-To: <sip:bob@198.18.0.7?X-Queue=a%20b&Subject=Help&From=evil&Route=%3Csip:x%3E&body=z>")
-    invite = third.invite
-    assert (invite.get("x-queue"), invite.get("subject")) == ("a b", "Help")
-    assert "evil" not in (invite.get("from") or "")
-    assert invite.get("route") is None
-    assert invite.body == OFFER.encode()
-
-
-@pytest.mark.parametrize("part", ["X-A=1%0D%0AInjected:%201", "X-A=%00"])
-def test_header_part_with_a_line_break_is_refused(bench: Bench, third: Third, part: str) -> None:
-    bench.answered_call()
-    refer(bench, f"Refer-To: <sip:bob@198.18.0.7?{part}>")
-    assert bench.last_to_target.status == 400
-    assert third.saw == []
-
-
-@pytest.mark.parametrize(
-    ("line", "status"),
-    [
-        ("Refer-To: <sip:bob@198.18.0.7;method=BYE>", 403),
-        ("Refer-To: <mailto:bob@198.18.0.7>", 416),
-        ("Refer-To: <tel:+15550100009>", 404),
-        ("Refer-To: <sip:198.51.100.1>", 404),
-        ("X: y", 400),
-        ("Refer-To: <sip:bob@198.18.0.7?Replaces=x>", 400),
-    ],
-)
-def test_what_can_not_be_done_is_refused(bench: Bench, third: Third, line: str, status: int) -> None:
-    bench.answered_call()
-    refer(bench, line)
-    assert bench.last_to_target.status == status
-    assert third.saw == []
-    assert bench.requests("NOTIFY") == []
-    assert states(bench)[-1] == ("refused", status)
-
-
-def test_second_refer_during_a_transfer_gets_491(bench: Bench, third: Third) -> None:
-    bench.answered_call()
-    refer(bench)
-    refer(bench, cseq=2)
-    assert bench.last_to_target.status == 491
-    bench.caller_request("REFER", cseq=2, extra=REFER_TO)
-    assert bench.last_response.status == 491
-    assert third.saw == ["INVITE"]
-
-
-@pytest.mark.parametrize("line", ["<tel:+1-555-010-0009>", "<sip:+15550100009@198.51.100.1>"])
-def test_number_goes_to_the_host_that_is_set_for_numbers(make_bench: BenchMaker, line: str) -> None:
-    bench = make_bench(refer="execute", transport="tcp", refer_tel_host="198.18.0.7")
-    bench.answered_call()
-    refer(bench, f"Refer-To: {line}")
-    assert Third(bench).invite.uri == "sip:+15550100009@198.18.0.7"
-
-
-def test_number_goes_by_the_route_that_is_for_it(make_bench: BenchMaker) -> None:
-    targets = [
-        Target("main", parse_uri("sip:agent@203.0.113.5")),
-        Target("any", parse_uri("sip:198.18.0.8")),
-        Target("carrier", parse_uri("sip:198.18.0.7"), username="u", password="p"),
-    ]
-    routes = (
-        Route(("main",), dialed="+15550100001"),
-        Route(("any",), dialed="*", trunk="another"),
-        Route(("any",), dialed="*", header="x-kind"),
-        Route(("carrier",), dialed="+1555*"),
-        Route(("any",), dialed="*"),
-    )
-    bench = make_bench(refer="execute", transport="tcp", targets=targets, routes=routes)
-    third = Third(bench)
-    bench.answered_call()
-    refer(bench, "Refer-To: <tel:+15550100009>")
-    assert third.invite.uri == "sip:+15550100009@198.18.0.7"
-    third.answers(401, extra='WWW-Authenticate: Digest realm="r", nonce="n"')
-    assert third.invite.get("authorization") is not None
-
-
-def test_number_without_a_route_goes_to_the_first_target_that_takes_any(make_bench: BenchMaker) -> None:
-    targets = [
-        Target("main", parse_uri("sip:agent@203.0.113.5")),
-        Target("any", parse_uri("sip:198.18.0.7"), priority=2),
-        Target("other", parse_uri("sip:198.18.0.8"), priority=3),
-    ]
-    bench = make_bench(refer="execute", transport="tcp", targets=targets)
-    bench.answered_call()
-    refer(bench, "Refer-To: <tel:+15550100009>")
-    assert Third(bench).invite.uri == "sip:+15550100009@198.18.0.7"
-
-
-def test_target_at_the_same_host_lends_its_credentials(make_bench: BenchMaker) -> None:
-    targets = [
-        Target("main", parse_uri("sip:agent@203.0.113.5")),
-        Target("carrier", parse_uri("sip:trunk@198.18.0.7"), priority=1, username="u", password="p"),
-    ]
-    bench = make_bench(refer="execute", transport="tcp", targets=targets)
-    third = Third(bench)
-    bench.answered_call()
-    refer(bench)
-    third.answers(407, extra='Proxy-Authenticate: Digest realm="r", nonce="n"')
-    assert third.invite.cseq.number == 2
-    assert third.invite.get("proxy-authorization") is not None
-    assert third.invite.body == OFFER.encode()
-    third.answers(200, body=THIRD_ANSWER)
-    assert third.requests("ACK")[-1].get("proxy-authorization") is not None
-
-
-def test_foreign_replaces_is_carried_in_the_invite(bench: Bench, third: Third) -> None:
-    bench.answered_call()
-    refer(bench, "Refer-To: <sip:bob@198.18.0.7?Replaces=x%40y%3Bfrom-tag%3D2%3Bto-tag%3D1>")
-    assert third.invite.get("replaces") == "x@y;to-tag=1;from-tag=2"
-    assert third.invite.get("require") == "replaces"
-
-
-def test_replaces_of_another_call_of_ours_goes_to_its_other_end(bench: Bench) -> None:
-    """The target has two callers, and has them talk with each other."""
-    bench.answered_call()
-    first = bench.invites[0]
-    second = Flow("tcp", ("198.51.100.1", 5060), THIRD, "198.51.100.1:5060", listener="tcp")
-    bench.invite(call_id="call-2", tag="other", contact="<sip:bob@198.18.0.7:5070>", flow=second)
-    bench.respond(200, body=ANSWER, tag="target-2")
-    invite = bench.invites[-1]
-    third = Third(bench)
-    answer = next(m for _, m in third.sent() if isinstance(m, Response) and m.status == 200)
-    replaces = f"{invite.call_id}%3Bto-tag%3D{invite.from_.tag}%3Bfrom-tag%3Dtarget-2"
-    for method, call, tag, extra in (
-        ("ACK", answer, "other", ""),
-        ("REFER", first, "target", f"Refer-To: <sip:trunkline@198.51.100.1?Replaces={replaces}>"),
-    ):
-        ours = call is first
-        bench.receive(
-            message_text(
-                f"{method} sip:trunkline@198.51.100.1:5060 SIP/2.0",
-                [
-                    f"Via: SIP/2.0/TCP 192.0.2.10:5060;branch={bench.branch()}",
-                    "Max-Forwards: 70",
-                    f"From: {call.get('to')};tag={tag}" if ours else f"From: {call.get('from')}",
-                    f"To: {call.get('from' if ours else 'to')}",
-                    f"Call-ID: {call.call_id}",
-                    f"CSeq: 1 {method}",
-                    *extra.splitlines(),
-                ],
-            ),
-            bench.target_flow if ours else second,
-        )
-    assert third.flow is second
-    assert third.invite.uri == "sip:bob@198.18.0.7:5070"
-    assert third.invite.get("replaces") == f"call-2;to-tag=other;from-tag={answer.to.tag}"
-    assert third.invite.get("require") == "replaces"
-    third.answers(486)
-
-
-def test_replaces_of_the_very_same_call_is_refused(bench: Bench) -> None:
-    bench.answered_call()
-    invite = bench.invites[0]
-    replaces = f"{invite.call_id}%3Bto-tag%3D{invite.from_.tag}%3Bfrom-tag%3Dtarget"
-    refer(bench, f"Refer-To: <sip:trunkline@198.51.100.1?Replaces={replaces}>")
-    assert bench.last_to_target.status == 400

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 from proxy.audit.records import Event
-from proxy.b2bua.config import Network, RetryPolicy, StackConfig, Target
+from proxy.b2bua.config import Network, Reach, RetryPolicy, StackConfig, Target
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
@@ -90,6 +90,7 @@ class Bench:
         random: Callable[[], float] = lambda: 0.5,
         **config: object,
     ) -> None:
+        config.setdefault("refer_reach", Reach(anywhere=True))
         sets = {rule_set.name: rule_set for rule_set in rules}
         ids = count(1)
         self.stack = Stack(
