@@ -72,7 +72,7 @@ system-tools: ## SIPp, sipsak, tshark and sngrep by apt where root; says what is
 
 .PHONY: compiled
 compiled: install ## Compile the core in place with mypyc (needs a C compiler); make clean-compiled takes it back
-	@$(PIP) "mypy>=1.13" "setuptools>=70"
+	@$(PIP) --require-hashes -r requirements/compile.lock
 	$(BIN)/python hatch_build.py
 
 .PHONY: clean-compiled
@@ -81,7 +81,7 @@ clean-compiled: ## Back to pure Python
 
 .PHONY: test-compiled
 test-compiled: dev ## Run the core's tests on the compiled core, in a copy of the tree (some minutes)
-	@$(PIP) "setuptools>=70"
+	@$(PIP) --require-hashes -r requirements/compile.lock
 	@scripts/test-compiled $(PYTEST_ARGS)
 
 .PHONY: bench

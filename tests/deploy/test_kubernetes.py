@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ Objects = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def build(require_tool: Callable[[str], str]) -> Callable[[str], Objects]:
+def build() -> Callable[[str], Objects]:
     """A function that builds a directory; each one once."""
-    kubectl = require_tool("kubectl")
+    kubectl = str(Path(sys.executable).with_name("kubectl"))
     done: dict[str, Objects] = {}
 
     def run(name: str) -> Objects:
