@@ -81,7 +81,6 @@ clean-compiled: ## Back to pure Python
 
 .PHONY: test-compiled
 test-compiled: dev ## Run the core's tests on the compiled core, in a copy of the tree (some minutes)
-	@$(PIP) --require-hashes -r requirements/compile.lock
 	@scripts/test-compiled $(PYTEST_ARGS)
 
 .PHONY: bench

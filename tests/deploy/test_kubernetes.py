@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -14,48 +11,12 @@ import yaml
 
 from proxy.rulefiles import load_file
 from proxy.settings import NAMED_NETWORKS, Settings
+from tests.deploy.manifests import BUILDS, ROOT, Objects, container, of_kind, pod, secrets
 
-ROOT = Path(__file__).parents[2]
-KUBERNETES = ROOT / "k8s"
-BUILDS = ("base", "overlays/single-node", "overlays/several-nodes")
 VERSIONS = ("1.31", "1.37")
 OWN_KINDS = frozenset(("ServiceMonitor",))
-Objects = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def build() -> Callable[[str], Objects]:
-    """A function that builds a directory; each one once."""
-    kubectl = str(Path(sys.executable).with_name("kubectl"))
-    done: dict[str, Objects] = {}
-
-    def run(name: str) -> Objects:
-        if name not in done:
-            command = [kubectl, "kustomize", str(KUBERNETES / name)]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert result.returncode == 0, result.stderr
-            done[name] = list(yaml.safe_load_all(result.stdout))
-        return done[name]
-
-    return run
-
-
-def of_kind(objects: Objects, kind: str) -> dict[str, dict[str, Any]]:
-    """The objects of one kind by name."""
-    return {item["metadata"]["name"]: item for item in objects if item["kind"] == kind}
-
-
-def pod(objects: Objects) -> dict[str, Any]:
-    """The pod's specification."""
-    spec: dict[str, Any] = of_kind(objects, "StatefulSet")["trunkline"]["spec"]["template"]["spec"]
-    return spec
-
-
-def container(objects: Objects) -> dict[str, Any]:
-    """The one container."""
-    (found,) = pod(objects)["containers"]
-    assert isinstance(found, dict)
-    return found
+CALL_KB, PROCESS_MB = 32, 128
+"""Memory to plan with, by docs/capacity.md: of a call in progress, and of a process without any."""
 
 
 def settings_of(objects: Objects, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -81,10 +42,9 @@ def test_manifests_keep_to_the_schemas_of_the_api(name: str, version: str, build
 def test_the_example_of_secrets_keeps_to_the_schemas_and_has_what_is_asked_for(
     build: Callable[[str], Objects],
 ) -> None:
-    secrets = list(yaml.safe_load_all((KUBERNETES / "secrets.example.yaml").read_text()))
-    for secret in secrets:
+    for secret in secrets():
         kubernetes_validate.validate(secret, VERSIONS[-1], strict=True)
-    keys = {(secret["metadata"]["name"], key) for secret in secrets for key in secret["stringData"]}
+    keys = {(secret["metadata"]["name"], key) for secret in secrets() for key in secret["stringData"]}
     for name in BUILDS:
         for item in container(build(name))["env"]:
             if reference := item.get("valueFrom", {}).get("secretKeyRef"):
@@ -139,6 +99,7 @@ def test_settings_and_rules_are_good(
     }
     grace = pod(objects)["terminationGracePeriodSeconds"]
     assert settings.drain_s < grace < settings.drain_s + 120
+    assert settings.workers == 1, "not one for each core of the node"
     for file, text in of_kind(objects, "ConfigMap")["trunkline-rules"]["data"].items():
         (tmp_path / file).write_text(text)
         load_file(tmp_path / file)
@@ -164,6 +125,50 @@ def test_twilio_comes_in_and_nobody_else(build: Callable[[str], Objects]) -> Non
     (ingress,) = policy["ingress"]
     assert {item["ipBlock"]["cidr"] for item in ingress["from"]} == set(NAMED_NETWORKS["twilio"])
     assert {item["ipBlock"]["cidr"] for item in policy["egress"][0]["to"]} == set(NAMED_NETWORKS["twilio"])
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_memory_is_enough_for_all_calls_that_may_come(
+    name: str, build: Callable[[str], Objects], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(build(name), tmp_path, monkeypatch)
+    resources = container(build(name))["resources"]
+    mib = {"Mi": 1, "Gi": 1024}
+    requested, limit = [
+        int(resources[kind]["memory"][:-2]) * mib[resources[kind]["memory"][-2:]] for kind in ("requests", "limits")
+    ]
+    most = PROCESS_MB + settings.limits.max_calls * CALL_KB // 1000
+    assert most <= requested
+    assert most * 1.5 < limit
+
+
+def test_what_is_left_of_several_instances_can_take_the_calls_of_one_that_goes(
+    build: Callable[[str], Objects], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = build("overlays/several-nodes")
+    settings = settings_of(objects, tmp_path, monkeypatch)
+    scaler = of_kind(objects, "HorizontalPodAutoscaler")["trunkline"]["spec"]
+    (metric,) = scaler["metrics"]
+    fewest, calls = scaler["minReplicas"], int(metric["pods"]["target"]["averageValue"])
+    assert calls * fewest / (fewest - 1) < settings.limits.max_calls
+    (rule,) = yaml.safe_load((ROOT / "deploy" / "prometheus" / "adapter.yaml").read_text())["rules"]["custom"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert rule["seriesQuery"].partition("{")[0] == rule["name"]["as"]
+    assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+
+
+def test_targets_can_be_reached(
+    build: Callable[[str], Objects], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(build("base"), tmp_path, monkeypatch)
+    policy = of_kind(build("base"), "NetworkPolicy")["trunkline"]["spec"]
+    anywhere = {
+        (port["protocol"], port["port"]) for rule in policy["egress"] if "to" not in rule for port in rule["ports"]
+    }
+    assert anywhere == {("TCP", 5061), ("UDP", 53), ("TCP", 53)}
+    for target in settings.stack_targets().values():
+        assert target.uri.param("transport") == "tls"
+        assert target.uri.port in (None, 5061)
 
 
 def test_each_of_several_instances_has_a_way_in_of_its_own(build: Callable[[str], Objects]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
 from tests.support.processes import free_port, running_trunkline
+from tests.support.volumes import publish
 
 RULES = """version: 1
 name: site
@@ -19,32 +19,20 @@ rules:
 """
 
 
-def publish(volume: Path, version: str, text: str) -> None:
-    """A new version of all files at once: a directory of its own, and a link that is replaced."""
-    content = volume / f"..{version}"
-    content.mkdir()
-    (content / "site.yaml").write_text(text)
-    (volume / "..new").symlink_to(content.name)
-    (volume / "..new").rename(volume / "..data")
-    if not (volume / "site.yaml").exists():
-        (volume / "site.yaml").symlink_to(os.path.join("..data", "site.yaml"))
-
-
 def test_rules_of_a_config_map_are_taken_up_as_they_change_and_by_a_signal(tmp_path: Path) -> None:
     volume = tmp_path / "rules"
-    volume.mkdir()
-    publish(volume, "first", RULES.format(name="first"))
+    publish(volume, {"site.yaml": RULES.format(name="first")})
     target = f"sip:127.0.0.1:{free_port()}"
     with running_trunkline(tmp_path, target, "--rules", str(volume), config="rules_watch_s: 0.1\n", rules="") as proxy:
         proxy.process.send_signal(signal.SIGHUP)
         proxy.wait_for("rules-reloaded", 1)
-        publish(volume, "second", RULES.format(name="second"))
+        publish(volume, {"site.yaml": RULES.format(name="second")})
         proxy.wait_for("rules-reloaded", 2)
-        publish(volume, "third", "rules: [")
+        publish(volume, {"site.yaml": "rules: ["})
         (failed,) = proxy.wait_for("rules-reload-failed", 1)
         proxy.process.send_signal(signal.SIGHUP)
         proxy.wait_for("rules-reload-failed", 2)
-        publish(volume, "fourth", RULES.format(name="fourth"))
+        publish(volume, {"site.yaml": RULES.format(name="fourth")})
         reloaded = proxy.wait_for("rules-reloaded", 3)
     assert "site.yaml" in failed["problems"][0]
     versions = {event["rules"]["site"] for event in reloaded}
