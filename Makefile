@@ -67,7 +67,7 @@ fmt: dev ## Format the code and repair what the linter can
 	$(BIN)/ruff format .
 
 .PHONY: system-tools
-system-tools: ## SIPp, sipsak, tshark and sngrep by apt where root; says what is missing otherwise
+system-tools: ## SIPp, sipsak, tshark, sngrep and rsyslogd by apt where root; says what is missing otherwise
 	@scripts/system-tools
 
 .PHONY: compiled

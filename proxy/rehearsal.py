@@ -44,6 +44,8 @@ _HEADERS: Final = (
     ("X-Campaign", 0.25),
     ("P-Asserted-Identity", 0.6),
 )
+_OTHER_SHARE: Final = 0.3
+"""The share of INVITEs with a hidden header field that is none of these."""
 _PROBLEMS: Final = (
     "maxptime-first", "opus-107", "dangling-rtpmap", "private-origin", "session-timer", "folded-headers", "odd-casing",
 )  # fmt: skip
@@ -58,14 +60,19 @@ class Causes:
     """Hidden causes of failure; what is empty is not there.
 
     Attributes:
-        header: a header field whose INVITEs are refused in two of three cases.
-        address: an address of the target that answers every INVITE with 500.
-        window: from and to, in seconds after the start: the webhook comes too late for five of six calls.
+        header: a header field whose INVITEs are refused with 400; `refused`: the share of them that are.
+        address: an address of the target that answers INVITEs with 500; `broken`: the share that it does so to.
+        broken_in: from and to, in seconds after the start: the address is broken then, and not at other times.
+        window: from and to: the webhook comes too late; `slow`: for which share of the calls.
     """
 
     header: str = ""
     address: str = ""
     window: tuple[float, float] | None = None
+    refused: float = 2 / 3
+    broken: float = 1.0
+    slow: float = 5 / 6
+    broken_in: tuple[float, float] | None = None
 
     @staticmethod
     def draw(source: random.Random, span_s: float) -> Causes:
@@ -73,6 +80,16 @@ class Causes:
         start = source.uniform(0.1, 0.7) * span_s
         window = (start, start + source.uniform(0.12, 0.17) * span_s)
         return Causes(source.choice(_HEADERS)[0], source.choice(_TARGETS), window)
+
+    def is_broken(self, address: str, elapsed_s: float, source: random.Random) -> bool:
+        """Whether an address answers this INVITE with 500."""
+        if address != self.address or not _within(self.broken_in, elapsed_s):
+            return False
+        return self.broken >= 1 or source.random() < self.broken
+
+    def is_slow(self, elapsed_s: float, source: random.Random) -> bool:
+        """Whether the webhook of a call comes too late."""
+        return self.window is not None and _within(self.window, elapsed_s) and source.random() < self.slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,11 @@ class RehearsalOptions:
     causes: Causes = Causes()
 
 
+def _within(window: tuple[float, float] | None, elapsed_s: float) -> bool:
+    """Whether a moment is in a range of time; None is all of it."""
+    return window is None or window[0] <= elapsed_s <= window[1]
+
+
 class Rehearsal:
     """Places the calls.
 
@@ -107,6 +129,9 @@ class Rehearsal:
     ) -> None:
         self.options = options
         self._random = random.Random(options.seed)
+        hidden = options.causes.header
+        named = {name for name, _ in _HEADERS}
+        self._optional = _HEADERS if not hidden or hidden in named else (*_HEADERS, (hidden, _OTHER_SHARE))
         self._sinks = tuple(sinks)
         ids = random.Random(options.seed + 1)
         plans = (AttemptPlan(), AttemptPlan(), AttemptPlan("minimal")) if "minimal" in rules else (AttemptPlan(),)
@@ -212,7 +237,7 @@ class Rehearsal:
         routes = [f"<sip:{flow.remote[0]}:5061;transport=tls;lr>"]
         request = make_invite(caller, identity, _URI, vias, routes, origin, False)
         lines = list(request.headers)
-        for name, share in _HEADERS:
+        for name, share in self._optional:
             has = source.random() < share
             key = name.lower()
             there = any(line.key == key for line in lines)
@@ -275,9 +300,10 @@ class Rehearsal:
         source, causes = self._random, self.options.causes
         self._answer(request, flow, 100, "Trying", _ONE_WAY_S)
         elapsed = self._now - START
-        slow = causes.window is not None and causes.window[0] <= elapsed <= causes.window[1] and source.random() < 5 / 6
-        unlucky = bool(causes.header) and request.get(causes.header.lower()) is not None and source.random() < 2 / 3
-        if flow.remote[0] == causes.address:
+        slow = causes.is_slow(elapsed, source)
+        unlucky = bool(causes.header) and request.get(causes.header.lower()) is not None
+        unlucky = unlucky and source.random() < causes.refused
+        if causes.is_broken(flow.remote[0], elapsed, source):
             self._answer(request, flow, 500, "Server Internal Error", 0.15)
         elif unlucky:
             self._answer(request, flow, 400, "Bad Request", 0.12)

@@ -29,7 +29,7 @@ def require_tool() -> Callable[[str], str]:
     """
 
     def find(name: str) -> str:
-        path = shutil.which(name)
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin")  # servers, for users other than root
         if path is not None:
             return path
         if os.environ.get("CI", "") not in ("", "0", "false"):

@@ -41,6 +41,20 @@ class Sink(Protocol):
         """Write what is left."""
 
 
+class LineTarget(Protocol):
+    """Where finished lines go."""
+
+    def write(self, line: bytes) -> None:
+        """Take one line, which ends with a line feed."""
+
+
+class LogTarget(LineTarget, Protocol):
+    """Where the lines of a log go."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
 class JsonLinesSink:
     """Events as JSON lines.
 
@@ -56,7 +70,7 @@ class JsonLinesSink:
 
     def __init__(
         self,
-        writer: LineWriter,
+        writer: LogTarget,
         level: str = "info",
         redaction: Redaction | None = None,
         *,
@@ -144,13 +158,6 @@ class _WallClock:
             self._offset = time.time() - now
             self._until = now + 1.0
         return moment + self._offset
-
-
-class LineTarget(Protocol):
-    """Where finished lines go."""
-
-    def write(self, line: bytes) -> None:
-        """Take one line, which ends with a line feed."""
 
 
 class _LogLines:

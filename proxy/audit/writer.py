@@ -51,16 +51,26 @@ class LineWriter:
         self._lines: list[bytes] = []
         self._size = 0
         self._queue: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._owner = threading.get_ident()
         self._queued = 0
         self._written = 0
         self._thread: threading.Thread | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that were handed to the thread and are not written yet."""
+        return self._queued - self._written
+
     def write(self, line: bytes) -> None:
-        """Add one line, which ends with a line feed."""
+        """Add one line, which ends with a line feed. Any thread may."""
         if self._closed or self.error:
             self.dropped += 1
+            return
+        if threading.get_ident() != self._owner:
+            self._hand_over([line], len(line))  # neither what is collected nor the loop's timer is theirs
             return
         self._lines.append(line)
         self._size += len(line)
@@ -78,16 +88,19 @@ class LineWriter:
             self._timer.cancel()
             self._timer = None
         lines, self._lines, size, self._size = self._lines, [], self._size, 0
-        if not lines:
-            return
-        if self._queued - self._written + size > _BACKLOG_BYTES:
-            self.dropped += len(lines)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-            self._thread.start()
-        self._queued += size
-        self._queue.put((b"".join(lines), len(lines)))
+        if lines:
+            self._hand_over(lines, size)
+
+    def _hand_over(self, lines: list[bytes], size: int) -> None:
+        with self._lock:
+            if self.waiting + size > _BACKLOG_BYTES:
+                self.dropped += len(lines)
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+                self._thread.start()
+            self._queued += size
+            self._queue.put((b"".join(lines), len(lines)))
 
     def close(self) -> None:
         """Write what is left, for up to two seconds, and end."""

@@ -15,13 +15,13 @@ import uvloop
 
 from proxy import __version__
 from proxy.audit.redact import Redaction
-from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, Sink, configure_logs
+from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, LogTarget, Sink, configure_logs
 from proxy.commands.observe import Observers
 from proxy.commands.prepare import Prepared, prepare
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
-from proxy.settings.observability import AdminSection
+from proxy.settings.observability import AdminSection, syslog_address
 from proxy.storage.paths import default_store
 from proxy.storage.sink import StoreSettings, StoreSink
 from proxy.supervisor import Place, Supervisor
@@ -94,7 +94,7 @@ def _run(prepared: Prepared, place: Place | None) -> None:
     """One process. Raises SettingsError."""
     settings = prepared.settings
     events = _events_writer(settings)
-    out = LineWriter(sys.stdout.buffer)
+    out = _log_target(settings)
     redaction = _configure_logs(settings, out)
     sinks: list[Sink] = [JsonLinesSink(out, settings.log_level, redaction)]
     if events is not None:
@@ -139,6 +139,16 @@ def _run(prepared: Prepared, place: Place | None) -> None:
         observers.stop()
         for sink in sinks:
             sink.close()
+
+
+def _log_target(settings: Settings) -> LogTarget:
+    out = LineWriter(sys.stdout.buffer)
+    wanted = settings.syslog
+    if wanted.address is None:
+        return out
+    from proxy.export.syslog import LogWithSyslog, SyslogStream
+
+    return LogWithSyslog(out, SyslogStream(syslog_address(wanted.address), wanted.facility, wanted.app_name))
 
 
 def _events_writer(settings: Settings) -> LineWriter | None:

@@ -14,7 +14,7 @@ from proxy import __version__
 from proxy.b2bua.config import AttemptPlan, Network, Reach, RetryPolicy, Route, StackConfig, Target, Trunk
 from proxy.b2bua.limits import Limits
 from proxy.rewrite.engine import RuleSet
-from proxy.settings.observability import AdminSection, HepSection, OtelSection, WebhookSection
+from proxy.settings.observability import AdminSection, HepSection, OtelSection, SyslogSection, WebhookSection
 from proxy.settings.sections import (
     CallsSection,
     ConnectionsSection,
@@ -128,6 +128,7 @@ class Settings(BaseSettings):
     webhook: WebhookSection = WebhookSection()
     hep: HepSection = HepSection()
     otel: OtelSection = OtelSection()
+    syslog: SyslogSection = SyslogSection()
     events_file: Path | None = None
     """A file that gets every event, whatever the log level."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

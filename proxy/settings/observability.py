@@ -1,16 +1,29 @@
-"""Settings of what watches: the admin pages, the webhook tap, HEP3 and OpenTelemetry."""
+"""Settings of what watches: the admin pages, the webhook tap, HEP3, OpenTelemetry and syslog."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from proxy.settings.sections import Section
 
-__all__ = ["AdminSection", "HepSection", "OtelSection", "WebhookSection", "address_of"]
+__all__ = [
+    "AdminSection",
+    "HepSection",
+    "OtelSection",
+    "SyslogSection",
+    "WebhookSection",
+    "address_of",
+    "syslog_address",
+]
+
+Facility = Literal[
+    "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user", "uucp",
+    "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+]  # fmt: skip
 
 _LOOPBACK: Final = "127.0.0.1"
 _MIN_TOKEN: Final = 16
@@ -23,6 +36,20 @@ def address_of(text: str, default_host: str = _LOOPBACK) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError(f"{text} is not of the form address:port, such as 127.0.0.1:8080, or a port")
     return host, int(port)
+
+
+def syslog_address(text: str) -> tuple[str, str, int]:
+    """Kind, host or path, and port of `udp:host:port`, `tcp:host:port` or `unix:/path`. Raises ValueError."""
+    kind, _, place = text.strip().partition(":")
+    if kind == "unix" and place.startswith("/"):
+        return kind, place, 0
+    host, colon, port = place.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if kind not in ("udp", "tcp") or not colon or not host or not (port.isascii() and port.isdigit()):
+        raise ValueError(f"{text} is not of the form udp:address:port, tcp:address:port or unix:/path")
+    if not 0 < int(port) < 65_536:
+        raise ValueError(f"{text}: there is no port {port}")
+    return kind, host, int(port)
 
 
 def _check_address(value: str | None) -> str | None:
@@ -134,4 +161,29 @@ class OtelSection(Section):
     def _url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must be an http:// or https:// URL")
+        return value
+
+
+class SyslogSection(Section):
+    """The log to syslog (RFC 5424), beside stdout."""
+
+    address: str | None = None
+    """Where the log's lines go too: `udp:address:port`, `tcp:address:port` or `unix:/path`. Default: nowhere."""
+    facility: Facility = "daemon"
+    """The facility of the messages."""
+    app_name: str = "trunkline"
+    """The APP-NAME of the messages."""
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            syslog_address(value)
+        return value
+
+    @field_validator("app_name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not 0 < len(value) <= 48 or not all("!" <= char <= "~" for char in value):
+            raise ValueError("has 1 to 48 printable ASCII characters and no space (RFC 5424 section 6)")
         return value
