@@ -84,8 +84,12 @@ test-compiled: dev ## Run the core's tests on the compiled core, in a copy of th
 	@scripts/test-compiled $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: install system-tools ## Compare with the peers that are installed (BENCH_ARGS=--help for options; see docs/capacity.md)
+bench: dev ## Compare with the peers that are installed, about 20 minutes (BENCH_ARGS=--help; see docs/capacity.md)
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: dev ## The same in about 4 minutes, with fewer figures
+	$(BIN)/python -m benchmarks.run --quick $(BENCH_ARGS)
 
 .PHONY: bench-peers
 bench-peers: ## Install the peers: Kamailio by apt where root, Sippy into .venv-bench

@@ -4,23 +4,65 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["CALLEE_PORT", "CALLER_PORT", "DEVICES", "DEVICE_PORT", "HOST", "Device"]
+from benchmarks.copies import make_copy
+
+__all__ = ["DEVICES", "HOST", "Device", "Ports", "free_ports"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PURE = Path(os.environ.get("BENCH_PURE", str(ROOT / "bench-out" / "pure")))
-"""A copy of the tree without compiled modules, for comparison where this one has them."""
 HOST = "127.0.0.1"
-DEVICE_PORT = 15060
-RUN_DIR = tempfile.gettempdir()
-CALLER_PORT = 15070
-CALLEE_PORT = 15080
+_PORT_BASES = range(15060, 19060, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Who listens where: the device, the caller, the callee, TLS in front of the callee, the device's web pages."""
+
+    device: int
+    caller: int
+    callee: int
+    tls: int
+    admin: int
+
+
+def free_ports() -> Ports:
+    """Ports that nobody has, so that two runs on one machine don't meet. Raises OSError when all are taken."""
+    for base in _PORT_BASES:
+        ports = Ports(base, base + 10, base + 20, base + 1, base + 2)
+        try:
+            for port in (ports.device, ports.caller, ports.callee, ports.tls, ports.admin):
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    with socket.socket(socket.AF_INET, kind) as probe:
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+                        probe.bind((HOST, port))
+        except OSError:
+            continue
+        return ports
+    raise OSError(f"no free ports on {HOST} from {_PORT_BASES.start} on")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a device runs.
+
+    Attributes:
+        ports: see `Ports`.
+        folder: a new folder for its files.
+        copies: where copies of the tree lie.
+        ca_file: the authority of the TLS target.
+    """
+
+    ports: Ports
+    folder: Path
+    copies: Path
+    ca_file: Path
 
 
 @dataclass(frozen=True)
@@ -30,114 +72,149 @@ class Device:
     Attributes:
         name: what the tables call it.
         what: one line about it.
-        command: its program and arguments.
         needs: programs or files that must be there.
-        environment: added to ours.
-        transport: what it speaks to the callee by: `u1` or `t1` in SIPp's terms.
-        folder: where it is started.
         most: a rate in calls per second above which it is not tried, 0 for none.
+        tls: whether it reaches the callee by TLS.
     """
 
     name: str
     what: str
-    command: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    transport: str = "u1"
     most: int = 0
-    folder: Path = ROOT
+    tls: bool = False
 
     @property
-    def present(self) -> bool:
-        """Whether all that it needs is installed."""
-        return all(shutil.which(need) is not None or Path(need).exists() for need in self.needs)
+    def missing(self) -> list[str]:
+        """What it needs and is not installed."""
+        needs = (*self.needs, "stunnel") if self.tls else self.needs
+        return [need for need in needs if shutil.which(need) is None and not Path(need).exists()]
 
-    def start(self, log: Path) -> subprocess.Popen[bytes]:
+    def command(self, place: Place) -> list[str]:
+        """Its program and arguments."""
+        raise NotImplementedError
+
+    def environment(self, place: Place) -> Mapping[str, str]:
+        """What is added to our environment."""
+        return {}
+
+    def folder(self, place: Place) -> Path:
+        """Where it is started."""
+        return place.folder
+
+    def start(self, place: Place, log: Path) -> subprocess.Popen[bytes]:
         """Start it in a session of its own; its output goes to a file."""
         with log.open("wb") as out:
             return subprocess.Popen(
-                self.command,
+                self.command(place),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                cwd=self.folder,
-                env={**os.environ, **self.environment},
+                cwd=self.folder(place),
+                env={**os.environ, **self.environment(place)},
                 start_new_session=True,
             )
 
 
-def _trunkline(name: str, what: str, *more: str, pure: bool = False, store: bool = False) -> Device:
-    """Trunkline from this tree; `pure` without its compiled core, should there be one; `store` with its call store."""
-    settings = {
-        "TRUNKLINE_STORE__ENABLED": "true" if store else "false",
-        # All calls come from one address; the default of 500 a second would be what is measured.
-        "TRUNKLINE_LIMITS__SOURCE_INVITES_PER_S": "0",
-        "TRUNKLINE_LIMITS__INVITES_PER_S": "0",
-    }
-    if store:
-        settings["TRUNKLINE_STORE__PATH"] = f"{RUN_DIR}/trunkline-bench-{os.getpid()}.db"
-    return Device(
-        name,
-        what,
-        (
-            sys.executable,
-            "-m",
-            "proxy",
-            "run",
-            "--listen",
-            f"udp:{HOST}:{DEVICE_PORT}",
-            "--target",
-            f"sip:{HOST}:{CALLEE_PORT}",
-            "--allow",
-            "127.0.0.0/8",
-            "--rules",
-            str(ROOT / "rules" / "twilio-openai.yaml"),
-            *more,
+@dataclass(frozen=True)
+class Trunkline(Device):
+    """Trunkline from a copy of this tree.
+
+    Attributes:
+        compiled: with the compiled core.
+        store: with the call store. pages: with dashboard and metrics. events: with every event written to a file.
+        workers: see `--workers`.
+    """
+
+    compiled: bool = True
+    store: bool = False
+    pages: bool = False
+    events: bool = False
+    workers: int = 1
+
+    def folder(self, place: Place) -> Path:
+        """The copy."""
+        return make_copy(place.copies, compiled=self.compiled)
+
+    def command(self, place: Place) -> list[str]:
+        """`trunkline run` with default rules."""
+        ports = place.ports
+        target = f"sip:localhost:{ports.tls};transport=tls" if self.tls else f"sip:{HOST}:{ports.callee}"
+        command = [sys.executable, "-m", "proxy", "run", "--listen", f"udp:{HOST}:{ports.device}"]
+        command += ["--target", target, "--allow", "127.0.0.0/8", "--workers", str(self.workers)]
+        if self.tls:
+            command += ["--tls-ca", str(place.ca_file)]
+        if self.events:
+            command += ["--events", str(place.folder / "events.jsonl")]
+        if self.pages:
+            command += ["--admin", f"{HOST}:{ports.admin}"]
+        return command
+
+    def environment(self, place: Place) -> Mapping[str, str]:
+        """All calls come from one address: the default limit of a source would be what is measured."""
+        return {
+            "TRUNKLINE_STORE__ENABLED": "true" if self.store else "false",
+            "TRUNKLINE_STORE__PATH": str(place.folder / "calls.db"),
+            "TRUNKLINE_LIMITS__SOURCE_INVITES_PER_S": "0",
+            "TRUNKLINE_LIMITS__INVITES_PER_S": "0",
+            "TRUNKLINE_LIMITS__MAX_CALLS": "100000",
+        }
+
+
+@dataclass(frozen=True)
+class Kamailio(Device):
+    """Kamailio with `peers/kamailio.cfg`."""
+
+    topoh: bool = False
+
+    def command(self, place: Place) -> list[str]:
+        """One SIP worker in the foreground."""
+        ports = place.ports
+        defines = [f"LISTEN=udp:{HOST}:{ports.device}", f'TARGET="sip:{HOST}:{ports.callee}"']
+        if self.topoh:
+            defines.append("WITH_TOPOH")
+        arguments = [word for define in defines for word in ("-A", define)]
+        command = ["kamailio", "-DD", "-E", "-m", "512", "-M", "32", "-Y", str(place.folder)]
+        return [*command, "-f", str(HERE / "peers" / "kamailio.cfg"), *arguments]
+
+
+@dataclass(frozen=True)
+class Sippy(Device):
+    """Sippy's simple B2BUA."""
+
+    def command(self, place: Place) -> list[str]:
+        """In the foreground."""
+        ports = place.ports
+        arguments = ["-f", "-l", HOST, "-p", str(ports.device), "-n", f"{HOST}:{ports.callee}"]
+        return [self.needs[0], "-m", "sippy.b2bua_simple", *arguments]
+
+    def environment(self, place: Place) -> Mapping[str, str]:
+        """Its log is left out."""
+        return {"SIPLOG_BEND": "none", "SIPLOG_LVL": "CRIT"}
+
+
+def _devices() -> dict[str, Device]:
+    compiled = Trunkline("trunkline", "compiled core, change records made, call store off")
+    store = Trunkline("trunkline-store", "the same with the call store", store=True)
+    pure = Trunkline("trunkline-pure", "the same in pure Python", compiled=False)
+    sippy = os.environ.get("SIPPY_PYTHON", str(ROOT / ".venv-bench" / "bin" / "python"))
+    found: list[Device] = [
+        compiled,
+        store,
+        pure,
+        replace(pure, name="trunkline-pure-store", what="pure Python, call store on", store=True),
+        replace(compiled, name="trunkline-tls", what="compiled core, TLS to the target", tls=True),
+        replace(store, name="trunkline-tls-store", what="the same with the call store", tls=True),
+        replace(store, name="trunkline-all", what="TLS to the target, call store, dashboard", tls=True, pages=True),
+        replace(compiled, name="trunkline-events", what="every message and change written to a file", events=True),
+        *(
+            replace(compiled, name=f"trunkline-{count}-workers", what=f"--workers {count}", workers=count)
+            for count in (2, 3, 4)
         ),
-        environment=settings,
-        needs=(str(PURE),) if pure else (),
-        folder=PURE if pure else ROOT,
-    )
+        Kamailio("kamailio-topoh", "Kamailio, a proxy in C: header and codec rules, topoh", ("kamailio",), topoh=True),
+        Kamailio("kamailio", "the same without hiding topology", ("kamailio",)),
+        Sippy("sippy", "Sippy's b2bua_simple, a B2BUA in Python, without rules", (sippy,), most=160),
+    ]
+    return {device.name: device for device in found}
 
 
-def _kamailio(name: str, what: str, *defines: str) -> Device:
-    arguments = [word for define in defines for word in ("-A", define)]
-    config = str(HERE / "peers" / "kamailio.cfg")
-    return Device(
-        name,
-        what,
-        ("kamailio", "-DD", "-E", "-m", "512", "-M", "32", "-Y", RUN_DIR, "-f", config, *arguments),
-        needs=("kamailio",),
-    )
-
-
-def _sippy() -> Device:
-    python = os.environ.get("SIPPY_PYTHON", str(ROOT / ".venv-bench" / "bin" / "python"))
-    arguments = ("-f", "-l", HOST, "-p", str(DEVICE_PORT), "-n", f"{HOST}:{CALLEE_PORT}")
-    return Device(
-        "sippy",
-        "Sippy B2BUA (b2bua_simple), a B2BUA in Python; no rules",
-        (python, "-m", "sippy.b2bua_simple", *arguments),
-        needs=(python,),
-        environment={"SIPLOG_BEND": "none", "SIPLOG_LVL": "CRIT"},
-        most=100,
-    )
-
-
-DEVICES: dict[str, Device] = {
-    device.name: device
-    for device in (
-        _trunkline("trunkline", "default rules, change records made, no call store"),
-        _trunkline("trunkline-store", "the same with the call store", store=True),
-        _trunkline("trunkline-pure", "the same without the compiled core", pure=True),
-        _trunkline(
-            "trunkline-events",
-            "every message and change written to a file",
-            "--events",
-            f"{RUN_DIR}/trunkline-bench.jsonl",
-        ),
-        _kamailio("kamailio-topoh", "stateful proxy, header and codec rules, topology hidden by topoh", "WITH_TOPOH"),
-        _kamailio("kamailio", "the same without hiding topology"),
-        _sippy(),
-    )
-}
+DEVICES: Mapping[str, Device] = _devices()

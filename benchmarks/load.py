@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import ctypes
 import os
-import select
 import signal
-import socket
-import struct
 import subprocess
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.devices import CALLEE_PORT, CALLER_PORT, DEVICE_PORT, HOST, Device
+from benchmarks.devices import HOST, Device, Place, free_ports
+from benchmarks.machine import Busy, Usage, memory_bytes, usage
+from benchmarks.sniffer import Sniffer
+from proxy.sim.certificates import make_certificate
 
-__all__ = ["Result", "cpu_s", "memory_bytes", "percentile", "run_load"]
+__all__ = ["SHARES", "Load", "LoadError", "Result", "percentiles", "run_load"]
 
 SCENARIOS = Path(__file__).resolve().parent / "scenarios"
-_TICKS = os.sysconf("SC_CLK_TCK")
-_ETH_P_IP = 0x0800
-_SO_ATTACH_FILTER = 26
-_SO_TIMESTAMPNS = 35
-_INVITE = 0x494E5649  # "INVI"
+SHARES = (1, 5, *range(10, 95, 5), 95, 96, 97, 98, 99, 99.5, 99.9)
+"""The percentiles that are kept of each run."""
+_WARM_UP_CALLS = 20
+_WARM_UP_RATE = 40
+_HELD_RATE = 400
+_ALL_TRANSACTIONS_OVER_S = 35.0  # 64*T1 and a little
+_STUNNEL = """foreground = yes
+pid =
+debug = notice
+socket = l:TCP_NODELAY=1
+socket = r:TCP_NODELAY=1
+[callee]
+accept = {host}:{tls}
+connect = {host}:{callee}
+cert = {certificate}
+key = {key}
+"""
+
+
+class LoadError(Exception):
+    """A run that could not be done; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to place.
+
+    Attributes:
+        rate: calls a second. seconds: how long calls are placed.
+        talk_ms: from the answer to the BYE.
+        hold: instead: place so many calls, keep them, and take the memory once their transactions have ended.
+        beside: calls that are in progress already while the load is placed.
+    """
+
+    rate: float
+    seconds: float
+    talk_ms: int = 200
+    hold: int = 0
+    beside: int = 0
 
 
 @dataclass
@@ -34,11 +67,17 @@ class Result:
     """What one run gave.
 
     Attributes:
-        cpu_ms: user + system time of the device's whole process tree per completed call.
+        failed: as the caller counted. retransmitted: of all three, the device's INVITEs alone.
+        per_second: calls that were really placed a second.
+        cpu_ms: user + system time of the device's whole process tree per completed call; the kernel's share of it is
+            `system_ms`.
         cpu_share: the same as a share of one core while calls were placed.
-        added_ms: from the caller's INVITE to the callee's, one figure a call.
-        ringing_ms: from the caller's INVITE to its 180, as SIPp saw it.
+        generator_share: what the two SIPps used of one core.
+        others_share: what everything else used of the whole machine. Above a few percent the figures are not fair.
+        added_ms: from the caller's INVITE to the callee's; percentiles, see `SHARES`.
+        ringing_ms: from the caller's INVITE to its 180; likewise.
         bytes_per_call: memory per call in progress, where calls were held.
+        connections: TLS connections that the target took, where it spoke TLS.
     """
 
     device: str
@@ -47,137 +86,205 @@ class Result:
     completed: int = 0
     failed: int = 0
     retransmitted: int = 0
+    per_second: float = 0.0
     cpu_ms: float = 0.0
+    system_ms: float = 0.0
     cpu_share: float = 0.0
-    seconds: float = 0.0
+    generator_share: float = 0.0
+    others_share: float = 0.0
     bytes_per_call: float = 0.0
-    added_ms: list[float] = field(default_factory=list)
-    ringing_ms: list[float] = field(default_factory=list)
+    connections: int = 0
+    added_ms: dict[str, float] = field(default_factory=dict)
+    ringing_ms: dict[str, float] = field(default_factory=dict)
 
     @property
-    def clean(self) -> bool:
-        """Whether every call completed and nothing was sent twice."""
-        return self.completed == self.calls and not self.failed and not self.retransmitted
+    def all_answered(self) -> bool:
+        """Whether every call completed."""
+        return self.completed == self.calls and not self.failed
 
-    def summary(self) -> dict[str, object]:
-        """The figures without the lists."""
-        out: dict[str, object] = {
-            name: value for name, value in vars(self).items() if name not in ("added_ms", "ringing_ms")
-        }
-        for name, figures in (("added", self.added_ms), ("ringing", self.ringing_ms)):
-            for share in (50, 95, 99):
-                out[f"{name}_p{share}_ms"] = round(percentile(figures, share), 3) if figures else None
-        out["clean"] = self.clean
-        return out
+    @property
+    def rate_held(self) -> bool:
+        """Whether the generator placed calls as fast as it should."""
+        return self.per_second >= 0.95 * self.rate
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields, rounded."""
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def percentile(figures: list[float], share: float) -> float:
-    """The figure that `share` percent of the others do not exceed."""
+def percentiles(figures: Sequence[float]) -> dict[str, float]:
+    """The figures that so many percent of the others do not exceed, by `SHARES`."""
     ordered = sorted(figures)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))]
+    if not ordered:
+        return {}
+    return {str(share): round(ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))], 4) for share in SHARES}
 
 
-def _tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in task.read_text().split():
-                found.extend(_tree(int(child)))
-    return found
+class _Bench:
+    """The processes of one run. All of them are ended with the `with` block."""
 
+    def __init__(self, device: Device, copies: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        self._device = device
+        self._copies = copies
+        self.generator = Usage()
 
-def cpu_s(pid: int) -> float:
-    """User + system time of a process tree in seconds, ended children included."""
-    total = 0
-    for member in _tree(pid):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-            if member == pid:
-                total += int(fields[13]) + int(fields[14])
-    return total / _TICKS
+    def __enter__(self) -> _Bench:
+        cwd = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-bench-"))
+        self.cwd = Path(cwd)
+        made = make_certificate(self.cwd, ["localhost"]) if self._device.tls else None
+        ports = free_ports()
+        self.place = Place(ports, self.cwd, self._copies, made.ca_file if made is not None else Path())
+        try:
+            self.process = self._device.start(self.place, self.cwd / "device.log")
+            self._stack.callback(_end, self.process)
+            self._wait_port("udp", ports.device, self.process, "device.log")
+            time.sleep(0.5)
+            transport = "t1" if self._device.tls else "u1"
+            counted = ("-trace_stat", "-stf", "callee.csv", "-fd", "1")
+            self.callee = self._sipp("callee", "-p", str(ports.callee), "-t", transport, *counted)
+            self._wait_port("tcp" if self._device.tls else "udp", ports.callee, self.callee, "callee.log")
+            if made is not None:
+                config = self.cwd / "stunnel.conf"
+                config.write_text(
+                    _STUNNEL.format(
+                        host=HOST, tls=ports.tls, callee=ports.callee, certificate=made.certificate, key=made.key
+                    )
+                )
+                stunnel = self._start("stunnel.log", "stunnel", str(config))
+                self._wait_port("tcp", ports.tls, stunnel, "stunnel.log")
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-def memory_bytes(pid: int) -> int:
-    """The memory of a process tree: what is shared counts once (PSS)."""
-    total = 0
-    for member in _tree(pid):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
+    def _start(self, log: str, *command: str) -> subprocess.Popen[bytes]:
+        with (self.cwd / log).open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self.cwd, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+        self._stack.callback(_kill, process)
+        return process
 
+    def _sipp(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        scenario = str(SCENARIOS / f"{name.partition('-')[0]}.xml")
+        local = ("-i", HOST, "-mi", HOST, "-nostdin", "-trace_err")
+        return self._start(f"{name}.log", "sipp", "-sf", scenario, *local, *arguments)
 
-class _Sniffer(threading.Thread):
-    """Notes when each INVITE was on the wire, to the device and to the callee, by the kernel's clock."""
+    def call(self, rate: float, calls: int, *more: str, name: str = "caller", port: int = 0) -> subprocess.Popen[bytes]:
+        """Start a caller."""
+        ports = self.place.ports
+        local = ("-p", str(port or ports.caller), "-t", "u1", f"{HOST}:{ports.device}")
+        return self._sipp(name, *local, "-r", str(rate), "-m", str(calls), "-l", "1000000", *more)
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.towards: dict[int, dict[str, float]] = {DEVICE_PORT: {}, CALLEE_PORT: {}}
-        self._stop_fd, self._wake_fd = os.pipe()
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
-        # Only datagrams that begin with "INVI", 28 bytes into the packet: load, compare, take or leave.
-        code = struct.pack("HBBIHBBIHBBIHBBI", 0x20, 0, 0, 28, 0x15, 0, 1, _INVITE, 0x06, 0, 0, 0x40000, 0x06, 0, 0, 0)
-        program = ctypes.create_string_buffer(code)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 4, ctypes.addressof(program))
-        )
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        self._socket.bind(("lo", _ETH_P_IP))
-
-    def run(self) -> None:
+    def wait(self, caller: subprocess.Popen[bytes], timeout_s: float) -> None:
+        """Wait until a caller is done, and count what it used; one that is not in time is ended."""
+        until = time.monotonic() + timeout_s
         while True:
-            ready, _, _ = select.select([self._socket.fileno(), self._stop_fd], [], [])
-            if self._stop_fd in ready:
+            pid, status, used = os.wait4(caller.pid, os.WNOHANG)
+            if pid:
+                caller.returncode = os.waitstatus_to_exitcode(status)
+                self.generator = Usage(used.ru_utime, used.ru_stime)
                 return
-            data, extra, _, _ = self._socket.recvmsg(2048, 64)
-            if not extra:
-                continue
-            seen = self.towards.get(int.from_bytes(data[22:24], "big"))
-            at = data.find(b"+1555900")
-            if seen is None or at < 0:
-                continue
-            number = data[at : at + 20].partition(b"@")[0].decode()
-            seconds, nanos = struct.unpack("qq", extra[0][2][:16])
-            seen.setdefault(number, seconds + nanos / 1e9)
+            if time.monotonic() > until:
+                caller.kill()
+            time.sleep(0.02)
 
-    def stop(self) -> list[float]:
-        """The time from the first INVITE to the second in ms, for each call."""
-        os.write(self._wake_fd, b"x")
-        self.join()
-        self._socket.close()
-        os.close(self._wake_fd)
-        os.close(self._stop_fd)
-        first, second = self.towards[DEVICE_PORT], self.towards[CALLEE_PORT]
-        return [(second[number] - began) * 1e3 for number, began in first.items() if number in second]
+    def connections(self) -> int:
+        """TLS connections that the target took."""
+        log = self.cwd / "stunnel.log"
+        return log.read_text(errors="replace").count("accepted connection") if log.exists() else 0
 
-
-def _sipp(*arguments: str, cwd: Path, log: str) -> subprocess.Popen[bytes]:
-    with (cwd / log).open("wb") as out:
-        return subprocess.Popen(
-            ["sipp", *arguments, "-nostdin", "-trace_err"],
-            cwd=cwd,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+    def _wait_port(self, kind: str, port: int, process: subprocess.Popen[bytes], log: str) -> None:
+        """Wait until somebody has bound a port. Raises LoadError."""
+        wanted = f":{port:04X} "
+        until = time.monotonic() + 30
+        while time.monotonic() < until and process.poll() is None:
+            if wanted in Path(f"/proc/net/{kind}").read_text():
+                return
+            time.sleep(0.05)
+        said = (self.cwd / log).read_text(errors="replace")[-2000:].strip()
+        state = "does not listen" if process.poll() is None else f"ended with {process.returncode}"
+        raise LoadError(f"{log.removesuffix('.log')} of {self._device.name} {state}: {said}")
 
 
-def _wait_port(port: int, timeout_s: float) -> None:
-    """Wait until somebody has bound a UDP port of ours."""
-    wanted = f":{port:04X} "
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if wanted in Path("/proc/net/udp").read_text():
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on UDP port {port}")
+def run_load(device: Device, load: Load, copies: Path, patience_s: float = 12.0) -> Result:
+    """Start the device, place calls at a rate, end it.
+
+    `patience_s`: how long calls may go on after the last one was placed; those that do are failed. Raises LoadError.
+    """
+    calls = load.hold or max(1, round(load.rate * load.seconds))
+    result = Result(device.name, load.rate, calls)
+    with _Bench(device, copies) as bench:
+        ports = bench.place.ports
+        warm_up = bench.call(_WARM_UP_RATE, _WARM_UP_CALLS, "-d", "50", "-timeout", "15", name="caller-first")
+        bench.wait(warm_up, 30)
+        if load.beside:
+            held = ("-d", "3600000", "-timeout", "3600")
+            bench.call(_HELD_RATE, load.beside, *held, name="caller-beside", port=ports.caller + 1)
+            time.sleep(load.beside / _HELD_RATE + 1.0)
+        sniffer = Sniffer(ports.device, ports.callee, ports.caller)
+        sniffer.start()
+        empty, busy, callee = memory_bytes(bench.process.pid), Busy(), usage(bench.callee.pid)
+        began = usage(bench.process.pid)
+        limit_s = calls / load.rate + patience_s
+        statistics = ("-trace_stat", "-stf", "caller.csv", "-fd", "1")
+        caller = bench.call(load.rate, calls, "-d", str(3_600_000 if load.hold else load.talk_ms), *statistics)
+        if load.hold:
+            time.sleep(calls / load.rate + _ALL_TRANSACTIONS_OVER_S)
+            result.bytes_per_call = (memory_bytes(bench.process.pid) - empty) / calls
+        else:
+            bench.wait(caller, limit_s)
+        used = usage(bench.process.pid) - began
+        alive = bench.process.poll() is None
+        generators = bench.generator.total_s + (usage(bench.callee.pid) - callee).total_s
+        all_busy, all_s = busy.since()
+        seen = sniffer.stop()
+        result.connections = bench.connections()
+        _read_sipp(bench.cwd, result)
+    if not alive:
+        raise LoadError(f"{device.name} died")
+    if caller.returncode:
+        result.failed = calls - result.completed
+    if load.hold:
+        result.completed = len(seen.ringing_ms) if seen.ringing_ms else calls
+    result.retransmitted += seen.repeated
+    result.per_second = seen.per_second
+    result.cpu_ms = used.total_s * 1e3 / max(result.completed, 1)
+    result.system_ms = used.system_s * 1e3 / max(result.completed, 1)
+    result.cpu_share = used.total_s / (calls / load.rate)
+    result.generator_share = generators / (calls / load.rate)
+    result.others_share = max(0.0, all_busy - used.total_s - generators) / all_s if all_s else 0.0
+    result.added_ms, result.ringing_ms = percentiles(seen.added_ms), percentiles(seen.ringing_ms)
+    return result
 
 
-def end(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:
+def _read_sipp(folder: Path, result: Result) -> None:
+    """What caller and callee counted, by their last lines of statistics; the callee's may be a second old."""
+    caller, callee = (_last_row(folder / f"{name}.csv") for name in ("caller", "callee"))
+    result.completed = int(caller.get("SuccessfulCall(C)", 0))
+    result.failed = int(caller.get("FailedCall(C)", 0))
+    result.retransmitted = sum(int(row.get("Retransmissions(C)", 0)) for row in (caller, callee))
+
+
+def _last_row(statistics: Path) -> dict[str, str]:
+    if not statistics.exists():
+        return {}
+    with statistics.open(newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter=";"))
+    return rows[-1] if rows else {}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:
+        process.kill()
+        process.wait()
+
+
+def _end(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:
     """End a process and the group that it leads."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -188,80 +295,3 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def run_load(
-    device: Device, rate: float, seconds: float, *, talk_ms: int = 200, sniff: bool = True, hold: int = 0
-) -> Result:
-    """Start the device, place calls at a rate, end it.
-
-    With `hold` so many calls are placed and kept; memory is taken once their transactions have ended, 33 s later.
-    """
-    calls = hold or round(rate * seconds)
-    result = Result(device.name, rate, calls)
-    with tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
-        cwd = Path(folder)
-        process = device.start(cwd / "device.log")
-        callee = caller = None
-        try:
-            try:
-                _wait_port(DEVICE_PORT, 20)
-            except TimeoutError as error:
-                said = (cwd / "device.log").read_text(errors="replace")[-2000:]
-                raise TimeoutError(f"{device.name} does not listen: {said}") from error
-            time.sleep(1.0)
-            local = ("-i", HOST, "-mi", HOST)
-            to_callee = ("-p", str(CALLEE_PORT), "-t", device.transport)
-            callee = _sipp("-sf", str(SCENARIOS / "callee.xml"), *local, *to_callee, cwd=cwd, log="callee.log")
-            _wait_port(CALLEE_PORT, 10)
-            sniffer = _Sniffer() if sniff else None
-            if sniffer is not None:
-                sniffer.start()
-            before, empty, began = cpu_s(process.pid), memory_bytes(process.pid), time.monotonic()
-            limit_s = 600 if hold else int(seconds) + 40
-            caller = _sipp(
-                *("-sf", str(SCENARIOS / "caller.xml"), *local, "-p", str(CALLER_PORT), "-t", "u1"),
-                *(f"{HOST}:{DEVICE_PORT}", "-r", str(rate), "-m", str(calls), "-l", "1000000"),
-                *("-d", str(3_600_000 if hold else talk_ms), "-timeout", str(limit_s)),
-                *("-trace_rtt", "-rtt_freq", "1", "-trace_stat", "-fd", "1"),
-                cwd=cwd,
-                log="caller.log",
-            )
-            if hold:
-                time.sleep(calls / rate + 35)
-                result.bytes_per_call = (memory_bytes(process.pid) - empty) / calls
-            else:
-                caller.wait(seconds + 60)
-            result.seconds = time.monotonic() - began
-            spent = cpu_s(process.pid) - before
-            if sniffer is not None:
-                result.added_ms = sniffer.stop()
-            _read_sipp(cwd, result)
-            if hold:
-                result.completed = calls
-            result.cpu_ms = spent * 1e3 / max(result.completed, 1)
-            result.cpu_share = spent / (calls / rate)
-        finally:
-            for one in (caller, callee):
-                if one is not None and one.poll() is None:
-                    one.kill()
-                    one.wait()
-            end(process)
-    return result
-
-
-def _read_sipp(cwd: Path, result: Result) -> None:
-    """What the caller counted, by its last line of statistics."""
-    for path in cwd.glob("caller_*_.csv"):
-        with path.open(newline="") as lines:
-            rows = list(csv.DictReader(lines, delimiter=";"))
-        if rows:
-            last = rows[-1]
-            result.completed = int(last["SuccessfulCall(C)"])
-            result.failed = int(last["FailedCall(C)"])
-            result.retransmitted = int(last["Retransmissions(C)"])
-    for path in cwd.glob("caller_*_rtt.csv"):
-        for line in path.read_text().splitlines()[1:]:
-            fields = line.split(";")
-            if len(fields) >= 2:
-                result.ringing_ms.append(float(fields[1]))

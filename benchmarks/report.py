@@ -1,88 +1,230 @@
-"""The table, the JSON file and the plots of `benchmarks.run`."""
+"""Tables, JSON and plots of a session: `python -m benchmarks.report [FOLDER]` writes them anew from its figures."""
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Result, percentile
+from benchmarks.copies import ROOT
 
-__all__ = ["table", "write_report"]
+__all__ = ["TABLES", "markdown", "write_report"]
+
+Report = Mapping[str, Any]
+OUT = ROOT / "bench-out"
+_NONE = "–"
 
 
-def table(report: dict[str, Any]) -> str:
-    """The figures as a Markdown table; `a (b–c)` is the median and the range of the repetitions."""
-    rows: dict[str, dict[str, Any]] = report["devices"]
-    rates = sorted({int(key[3:]) for row in rows.values() for key in row if key.startswith("at_") and key != "at_half"})
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def _ranged(spread: Sequence[float] | None) -> str:
+    """`median (lowest–highest)`, or the figure alone where there was one run."""
+    if spread is None:
+        return _NONE
+    low, middle, high = spread
+    return f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _shares(percentiles: Mapping[str, float], *wanted: str) -> str:
+    return " / ".join(f"{percentiles[share]:.2f}" for share in wanted) if percentiles else _NONE
+
+
+def _rates(report: Report) -> list[str]:
+    return sorted({rate for row in report["devices"].values() for rate in row["at"]}, key=int)
+
+
+def peers_table(report: Report) -> str:
+    """Every device at equal rates."""
+    rates = _rates(report)
     heads = ["device"]
     for rate in rates:
-        heads += [
-            f"CPU ms per call at {rate}/s",
-            f"added p50 / p95 / p99 ms at {rate}/s",
-            f"failed, sent again at {rate}/s",
-        ]
-    heads += ["highest clean rate", "p99 ms added at half of it", "KB per call held"]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for name, row in rows.items():
+        heads += [f"CPU ms per call at {rate}/s", "added p50 / p95 / p99 ms", "failed, sent again"]
+    rows: list[list[str]] = []
+    for name, row in report["devices"].items():
+        if not row["at"]:
+            continue
         cells = [name]
         for rate in rates:
-            figures = row.get(f"at_{rate}")
-            if figures is None:
-                cells += ["–", "–", "–"]
-                continue
-            low, middle, high = figures["cpu_ms"]
-            cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})")
-            added = [figures.get(f"added_p{share}_ms") for share in (50, 95, 99)]
-            cells.append(" / ".join("–" if figure is None else f"{figure:.2f}" for figure in added))
-            cells.append(f"{figures['failed']}, {figures['retransmitted']}")
-        half = row.get("at_half")
-        cells.append(str(row.get("highest_clean_rate", "–")))
-        cells.append("–" if half is None else f"{half.get('added_p99_ms', '–')}")
-        cells.append(str(row.get("kb_per_call", "–")))
-        lines.append(f"| {' | '.join(cells)} |")
+            at = row["at"].get(rate)
+            if at is None:
+                cells += [_NONE] * 3
+            else:
+                cells += [_ranged(at["cpu_ms"]), _shares(at["added_ms"], "50", "95", "99")]
+                cells.append(f"{at['failed']}, {at['retransmitted']}")
+        rows.append(cells)
+    return _markdown(heads, rows)
+
+
+def highest_table(report: Report) -> str:
+    """Highest clean rates, what half of them costs, and memory."""
+    heads = ["device", "highest clean rate", "CPU of a core there", "CPU ms per call at half of it"]
+    heads += ["added p50 / p95 / p99 ms at half", "KB per call in progress"]
+    rows: list[list[str]] = []
+    for name, row in report["devices"].items():
+        highest, half = row.get("highest"), row.get("half")
+        if highest is None and "kb_per_call" not in row:
+            continue
+        cells = [name, _NONE, _NONE, _NONE, _NONE, str(row.get("kb_per_call", _NONE))]
+        if highest is not None:
+            cells[1] = f"{highest['rate']}{'+' if highest['generator_limited'] else ''}"
+            cells[2] = f"{highest['cpu_share']:.0%}" if highest["cpu_share"] is not None else _NONE
+        if half is not None:
+            cells[3:5] = [_ranged(half["cpu_ms"]), _shares(half["added_ms"], "50", "95", "99")]
+        rows.append(cells)
+    return _markdown(heads, rows)
+
+
+def steady_table(report: Report) -> str:
+    """The long runs."""
+    heads = ["device", "load", "calls", "failed", "sent again", "CPU ms per call", "INVITE→180 p50 / p99 / p99.9 ms"]
+    rows = [
+        [
+            name,
+            f"{run['rate']:.0f}/s for {run['seconds']:.0f} s",
+            str(run["calls"]),
+            str(run["failed"]),
+            str(run["retransmitted"]),
+            _ranged(run["cpu_ms"]),
+            _shares(run["ringing_ms"], "50", "99", "99.9"),
+        ]
+        for name, row in report["devices"].items()
+        for run in row.get("steady", {}).values()
+    ]
+    return _markdown(heads, rows)
+
+
+def tls_table(report: Report) -> str:
+    """UDP beside TLS, with and without the call store."""
+    heads = ["to the target", "call store"]
+    rates = _rates(report)
+    for rate in rates:
+        heads += [f"CPU ms per call at {rate}/s", "times UDP", "INVITE→180 p50 / p99 ms", "connections, calls"]
+    rows: list[list[str]] = []
+    for tls in (False, True):
+        for store in (False, True):
+            name = f"trunkline{'-tls' if tls else ''}{'-store' if store else ''}"
+            plain = report["devices"].get(name.replace("-tls", ""), {"at": {}})
+            row = report["devices"].get(name, {"at": {}})
+            cells = ["TLS" if tls else "UDP", "on" if store else "off"]
+            for rate in rates:
+                at, udp = row["at"].get(rate), plain["at"].get(rate)
+                if at is None or udp is None:
+                    cells += [_NONE] * 4
+                    continue
+                times = at["cpu_ms"][1] / udp["cpu_ms"][1]
+                cells += [_ranged(at["cpu_ms"]), f"{times:.2f}" if tls else "1"]
+                cells.append(_shares(at["ringing_ms"], "50", "99"))
+                cells.append(f"{at['connections']}, {at['completed']}" if tls else _NONE)
+            rows.append(cells)
+    return _markdown(heads, rows)
+
+
+def growth_table(report: Report) -> str:
+    """What a call costs as things grow, inside the core."""
+    lines: list[str] = []
+    core = report["core"]
+    if core:
+        some = next(iter(core.values()))
+        for what, title in (
+            ("in_progress", "calls in progress"),
+            ("rules", "rules"),
+            ("retries", "retries"),
+        ):
+            points = list(some[what])
+            heads = [f"{title}: µs of a call", *points]
+            rows = [[kind, *(f"{run[what][point]:.0f}" for point in points)] for kind, run in core.items()]
+            lines += [_markdown(heads, rows), ""]
+    if report["beside"]:
+        heads = ["whole process, calls in progress beside", *report["beside"]]
+        lines += [
+            _markdown(heads, [["CPU ms per call", *(_ranged(r["cpu_ms"]) for r in report["beside"].values())]]),
+            "",
+        ]
+    for rate, by_device in report["workers"].items():
+        heads = [f"at {rate} calls/s", *by_device]
+        lines += [
+            _markdown(
+                heads,
+                [
+                    ["CPU ms per call", *(_ranged(run["cpu_ms"]) for run in by_device.values())],
+                    ["INVITE→180 p50 / p99 ms", *(_shares(r["ringing_ms"], "50", "99") for r in by_device.values())],
+                    ["failed, sent again", *(f"{r['failed']}, {r['retransmitted']}" for r in by_device.values())],
+                ],
+            ),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def core_table(report: Report) -> str:
+    """A whole call inside the core by message."""
+    core = report["core"]
+    if not core:
+        return ""
+    steps = list(next(iter(core.values()))["by_step"])
+    rows = [
+        [kind, *(f"{run['by_step'][step]:.0f}" for step in steps), f"{run['whole']:.0f}"] for kind, run in core.items()
+    ]
+    return _markdown(["µs of CPU", *steps, "all (best)"], rows)
+
+
+def machine_line(report: Report) -> str:
+    """The machine, and how the figures were taken."""
     machine = report["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}"
-    return "\n".join([*lines, "", f"{where}; runs of {report['seconds']:.0f} s; UDP on loopback."]) + "\n"
+    others = report["others_share"]
+    quiet = f" Other processes took {others[1]:.0%} of the machine (at most {others[2]:.0%})." if others else ""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}, "
+        f"Python {machine['python']}; {report['taken']}; runs of {report['seconds']:.0f} s, "
+        f"{report['repetitions']} of each.{quiet}"
+    )
 
 
-def write_report(report: dict[str, Any], results: list[Result], out: Path) -> None:
-    """Write `figures.json`, `table.md` and, with matplotlib, `latency.png` and `cpu.png` to a folder."""
+TABLES: Mapping[str, Callable[[Report], str]] = {
+    "machine": machine_line,
+    "peers": peers_table,
+    "highest": highest_table,
+    "steady": steady_table,
+    "tls": tls_table,
+    "growth": growth_table,
+    "core": core_table,
+}
+
+
+def markdown(report: Report) -> str:
+    """All tables."""
+    parts = [TABLES["machine"](report)]
+    for name, make in TABLES.items():
+        text = make(report) if name != "machine" else ""
+        if text.count("\n") > 1:
+            parts.append(text)
+    if report["absent"]:
+        parts.append("Not installed: " + "; ".join(f"{name} ({why})" for name, why in report["absent"].items()))
+    if report["errors"]:
+        parts.append("Could not be done: " + "; ".join(report["errors"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write `figures.json`, `tables.md` and the plots to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "figures.json").write_text(json.dumps(report, indent=1) + "\n")
-    (out / "table.md").write_text(table(report))
-    try:
-        import matplotlib  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    _plots(report, results, out)
+    (out / "tables.md").write_text(markdown(report))
 
 
-def _plots(report: dict[str, Any], results: list[Result], out: Path) -> None:
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
+def main() -> None:
+    """Write it anew."""
+    parser = argparse.ArgumentParser(description="Write tables and plots of a session anew from its figures.json.")
+    parser.add_argument("folder", type=Path, nargs="?", default=OUT)
+    folder: Path = parser.parse_args().folder
+    write_report(json.loads((folder / "figures.json").read_text()), folder)
+    print((folder / "tables.md").read_text())
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for name in report["devices"]:
-        for rate in sorted({result.rate for result in results}):
-            added = [
-                ms for result in results if result.device == name and result.rate == rate for ms in result.added_ms
-            ]
-            if added:
-                shares = [share / 2 for share in range(1, 200)]
-                axes.plot([percentile(added, share) for share in shares], shares, label=f"{name} at {rate:.0f}/s")
-    axes.set(xscale="log", xlabel="INVITE to INVITE, ms", ylabel="share of calls, %", title="Added latency")
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(out / "latency.png", dpi=120)
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for name, row in report["devices"].items():
-        points = sorted(
-            (int(key[3:]), row[key]["cpu_ms"][1]) for key in row if key.startswith("at_") and key != "at_half"
-        )
-        if points:
-            axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
-    axes.set(xlabel="calls per second", ylabel="CPU ms per call", ylim=(0, None), title="CPU per call")
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(out / "cpu.png", dpi=120)
+
+if __name__ == "__main__":
+    main()

@@ -6,136 +6,131 @@ CPU ms per call is the figure to compare, at equal rates only. See docs/capacity
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
+import shutil
+import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks.devices import DEVICES, Device
-from benchmarks.load import Result, run_load
-from benchmarks.report import write_report
+from benchmarks.copies import fingerprint, make_copy
+from benchmarks.devices import DEVICES, Trunkline
+from benchmarks.figures import figures_of
+from benchmarks.machine import describe
+from benchmarks.plan import FULL, QUICK, STAGES, Plan, run_plan
+from benchmarks.report import OUT, write_report
+from benchmarks.session import Session
 
-OUT = Path(__file__).resolve().parents[1] / "bench-out"
-LADDER = (100, 200, 300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1600)
+_UNUSABLE = 2
 
 
-def machine() -> dict[str, object]:
-    """What the figures were taken on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Compare Trunkline with its peers on this machine; what is not installed is left out.",
+        epilog=f"devices: {', '.join(DEVICES)}",
     )
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    parser.add_argument("--quick", action="store_true", help="about 4 minutes: fewer devices, stages and repetitions")
+    parser.add_argument("--devices", type=_names, help="comma-separated: compare these at equal rates, and no others")
+    parser.add_argument("--rates", type=_numbers, help="calls per second at which CPU per call is taken: 80,400")
+    parser.add_argument("--seconds", type=float, help="length of one run at these rates")
+    parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--hold", type=int, help="calls held for the memory figure: 2000")
+    parser.add_argument("--stages", help=f"comma-separated, of {', '.join(STAGES)}")
+    parser.add_argument("--confirm", action="store_true", help="a minute at the highest clean rate too")
+    parser.add_argument("--resume", action="store_true", help="go on where the last session was interrupted")
+    parser.add_argument("--out", type=Path, default=OUT, help="where the report goes; default: bench-out")
+    return parser.parse_args()
 
 
-def spread(figures: list[float]) -> list[float]:
-    """The lowest, the median and the highest, rounded."""
-    return [round(figure, 3) for figure in (min(figures), statistics.median(figures), max(figures))]
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in DEVICES]:
+        raise argparse.ArgumentTypeError(f"unknown device {', '.join(unknown)}; there are: {', '.join(DEVICES)}")
+    return names
 
 
-def highest_rate(device: Device, seconds: float) -> int:
-    """The highest rate of the ladder with no failed call; 0 when already the lowest has one."""
-    clean = 0
-    for rate in LADDER:
-        if device.most and rate > device.most:
-            break
-        result = run_load(device, rate, seconds, sniff=False)
-        tell(result)
-        if not result.clean:
-            break
-        clean = rate
-    return clean
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
-def tell(result: Result) -> None:
-    """One line of progress."""
-    ring = result.summary()["ringing_p99_ms"]
-    print(
-        f"  {result.device:16} {result.rate:6.0f}/s  {result.completed:6}/{result.calls} calls, "
-        f"{result.failed} failed, {result.retransmitted} sent again, {result.cpu_ms:.2f} ms CPU per call, "
-        f"ringing p99 {ring} ms",
-        flush=True,
-    )
+def _plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    plan = QUICK if options.quick else FULL
+    named = {
+        name: value
+        for name in ("devices", "rates", "seconds", "repetitions", "hold")
+        if (value := getattr(options, name)) is not None
+    }
+    plan = replace(plan, **named, confirm=options.confirm)
+    if options.devices:
+        chosen: dict[str, Any] = {
+            name: [device for device in getattr(plan, name) if device in options.devices] for name in _LISTS
+        }
+        plan = replace(plan, **chosen, stages=[stage for stage in plan.stages if stage not in ("growth", "core")])
+    if options.stages:
+        wanted = options.stages.split(",")
+        if unknown := [stage for stage in wanted if stage not in STAGES]:
+            raise SystemExit(f"unknown stage {', '.join(unknown)}; there are: {', '.join(STAGES)}")
+        plan = replace(plan, stages=[stage for stage in STAGES if stage in wanted])
+    return plan
+
+
+_LISTS = ("searched", "remembered", "steady", "workers")
+
+
+def _without_absent(plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """The plan without devices that need what is not installed, and why each of them is left out."""
+    absent: dict[str, str] = {}
+    kept: dict[str, Any] = {}
+    for name in ("devices", *_LISTS):
+        kept[name] = []
+        for device in getattr(plan, name):
+            missing = DEVICES[device].missing
+            if missing:
+                absent[device] = f"needs {', '.join(missing)}"
+            else:
+                kept[name].append(device)
+    return replace(plan, **kept), absent
 
 
 def main() -> None:
     """Run it all."""
-    parser = argparse.ArgumentParser(description="Compare Trunkline with its peers on this machine.")
-    parser.add_argument("--devices", default=",".join(DEVICES), help="comma-separated; default: all that are installed")
-    parser.add_argument("--rates", default="80,400", help="calls per second at which CPU per call is taken")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of one run")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--no-maximum", action="store_true", help="leave out the search for the highest clean rate")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the held calls")
-    parser.add_argument("--hold", type=int, default=2000, help="calls held for the memory figure")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    rates = [int(rate) for rate in options.rates.split(",") if rate]
-    devices = [DEVICES[name] for name in options.devices.split(",")]
-    absent = [device.name for device in devices if not device.present]
-    devices = [device for device in devices if device.present]
-    if absent:
-        print(f"not installed: {', '.join(absent)}", file=sys.stderr)
-    report: dict[str, object] = {"machine": machine(), "seconds": options.seconds, "absent": absent}
-    rows: dict[str, dict[str, object]] = {device.name: {"what": device.what} for device in devices}
-    report["devices"] = rows
-    results: list[Result] = []
-    # The repetitions go round, so that a slow minute of the machine hits every device alike.
-    for rate in rates:
-        print(f"{rate} calls/s")
-        for _ in range(options.repetitions):
-            for device in devices:
-                if not device.most or rate <= device.most:
-                    results.append(run_load(device, rate, options.seconds))
-                    tell(results[-1])
-    for device in devices:
-        row = rows[device.name]
-        for rate in rates:
-            mine = [result for result in results if result.device == device.name and result.rate == rate]
-            if mine:
-                row[f"at_{rate}"] = _figures(mine)
-    if not options.no_maximum:
-        print("highest clean rate")
-        for device in devices:
-            best = highest_rate(device, min(options.seconds, 15.0))
-            rows[device.name]["highest_clean_rate"] = best
-            if best:
-                half = [run_load(device, best / 2, options.seconds)]
-                tell(half[0])
-                rows[device.name]["at_half"] = {"rate": best / 2, **_figures(half)}
-    if not options.no_memory:
-        print(f"{options.hold} calls held")
-        for device in devices:
-            rate = 50 if device.most else 200
-            held = run_load(device, rate, 0, sniff=False, hold=options.hold)
-            rows[device.name]["kb_per_call"] = round(held.bytes_per_call / 1024, 1)
-            print(f"  {device.name:16} {held.bytes_per_call / 1024:.1f} KB per call in progress", flush=True)
-    write_report(report, results, options.out)
-    print(f"\n{(options.out / 'table.md').read_text()}\nAll of it is in {options.out}.")
-
-
-def _figures(mine: list[Result]) -> dict[str, object]:
-    """The repetitions of one device at one rate."""
-    added = [figure for result in mine for figure in result.added_ms]
-    out: dict[str, object] = {
-        "cpu_ms": spread([result.cpu_ms for result in mine]),
-        "failed": sum(result.failed for result in mine),
-        "retransmitted": sum(result.retransmitted for result in mine),
-        "runs": [result.summary() for result in mine],
+    options = _parse()
+    if os.geteuid() != 0 or not shutil.which("sipp"):
+        sys.exit("benchmarks need root, for the time stamps of packets, and SIPp (`make system-tools` brings it)")
+    plan, absent = _without_absent(_plan(options))
+    for name, why in absent.items():
+        print(f"left out: {name} ({why}; `make bench-peers` brings it)", file=sys.stderr)
+    out: Path = options.out
+    copies = out / "copies"
+    used = [DEVICES[name] for name in {*plan.devices, *(name for kind in _LISTS for name in getattr(plan, kind))}]
+    try:
+        for compiled in sorted({device.compiled for device in used if isinstance(device, Trunkline)}):
+            make_copy(copies, compiled=compiled)
+    except subprocess.CalledProcessError:
+        sys.exit("the core can't be compiled: see above. Without a C compiler: --devices trunkline-pure,kamailio,sippy")
+    session = Session(out, resume=options.resume, planned_s=plan.about_s())
+    print(f"This takes about {plan.about_s() / 60:.0f} minutes. Ctrl-C stops; --resume goes on.", flush=True)
+    interrupted = False
+    try:
+        run_plan(plan, session, copies)
+    except KeyboardInterrupt:
+        interrupted = True
+    report = {
+        "machine": describe(),
+        "taken": datetime.now(UTC).date().isoformat(),
+        "source": fingerprint(),
+        "seconds": plan.seconds,
+        "repetitions": plan.repetitions,
+        "absent": absent,
+        **figures_of(session.runs, {name: device.what for name, device in DEVICES.items()}),
     }
-    for share in (50, 95, 99):
-        if added:
-            ordered = sorted(added)
-            out[f"added_p{share}_ms"] = round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 3)
-    rings = [summary for result in mine if (summary := result.summary()["ringing_p99_ms"]) is not None]
-    out["ringing_p99_ms"] = [json.loads(str(ring)) for ring in rings]
-    return out
+    write_report(report, out)
+    print(f"\n{(out / 'tables.md').read_text()}\nAll of it is in {out}.")
+    if interrupted:
+        sys.exit("interrupted: --resume goes on from here")
 
 
 if __name__ == "__main__":
