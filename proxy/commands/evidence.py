@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -222,15 +223,39 @@ def demo_diagnose(
     calls: Annotated[int, typer.Option(min=200, max=100_000, help="Calls to place in each run.")] = 2000,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many runs, each with causes of its own.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 1,
-    out: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where the stores are written.")] = _HERE / "demo-out",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default: as many as processors.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where the store is written.")] = _HERE / "demo-out",
+    noise: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of INVITEs that fail for no reason.")] = 0.03,
+    header: Annotated[str | None, typer.Option(metavar="NAME", help="The header field. Default: drawn.")] = None,
+    refused: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of INVITEs with it that are refused. [default: 2/3]")
+    ] = None,
+    broken: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of INVITEs that the address fails. [default: 1]")
+    ] = None,
+    broken_for: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Share of the time that it is broken. [default: 1]")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(min=0.01, max=0.9, help="Share of the time with slow webhooks. [default: 1/7]")
+    ] = None,
+    slow: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of webhooks that are slow then. [default: 5/6]")
+    ] = None,
 ) -> None:
     """Place simulated calls with three hidden causes of failure, and see whether the diagnosis names them.
 
-    Exit code 1 for a cause that was not named, or something that was named and is none.
+    The causes are a header field that INVITEs are refused for, a broken address of the target, and a window of time
+    with slow webhooks. Each seed is run without causes too. Exit code 1 for a cause that was not named, or something
+    that was named and is none.
     """
-    from proxy.commands.demo_diagnose import run_demo_diagnose
+    from proxy.commands.demo_diagnose import DemoOptions, run_demo_diagnose
 
-    raise typer.Exit(run_demo_diagnose(calls, seeds, seed, out))
+    jobs = jobs or len(os.sched_getaffinity(0))
+    options = DemoOptions(
+        calls, seeds, seed, jobs, out, noise, header, refused, broken, broken_for, window, slow
+    )  # fmt: skip
+    raise typer.Exit(run_demo_diagnose(options))
 
 
 def add_evidence_commands(app: typer.Typer) -> None:

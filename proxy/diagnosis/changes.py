@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from proxy.diagnosis.differences import ALPHA
+from proxy.diagnosis.effects import ALPHA, p_value
 from proxy.diagnosis.facts import AttemptFacts
 from proxy.diagnosis.features import describe
 
@@ -175,7 +175,7 @@ def _splits(
 def _best(seen: NDArray[np.int64]) -> tuple[int, int, int, float] | None:
     """The split with the greatest likelihood: its place, how many before and from it on, and the p-value."""
     import numpy as np
-    from scipy import special, stats
+    from scipy import special
 
     size = len(seen)
     places = np.arange(_MIN_SIDE, size - _MIN_SIDE + 1)
@@ -191,7 +191,7 @@ def _best(seen: NDArray[np.int64]) -> tuple[int, int, int, float] | None:
     last = int(whole) - first
     if not _jumps(first / at, last / (size - at)):
         return at, first, last, 1.0
-    p = float(stats.fisher_exact([[first, at - first], [last, size - at - last]])[1])
+    p = p_value(first, at, last, size - at)
     return at, first, last, min(p * len(places), 1.0)
 
 

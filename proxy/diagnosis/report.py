@@ -131,6 +131,8 @@ def report_lines(report: Report) -> list[str]:
         causes = ", ".join([f"{cause} ({count})" for cause, count in finding.causes])
         ratio = "all failures are theirs" if finding.ratio is None else f"{finding.ratio:.1f} times as often"
         lines.append(f"     {ratio}; p = {finding.p:.1e} (corrected); answers: {answers}; causes: {causes}")
+        if finding.exactness:
+            lines.append(f"     {finding.exactness}")
         if finding.also:
             lines.append(f"     the same calls are those {'; '.join(finding.also)}")
         lines.append(f"     for example {', '.join(finding.calls)}")

@@ -138,6 +138,71 @@ def test_a_window_of_time() -> None:
     assert "between 2026-11-23 12:3" in found[0].sentence
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_address_that_is_broken_for_some_time(seed: int) -> None:
+    """Neither the address alone nor the time alone says it, whichever of the two is the stronger."""
+    source = random.Random(seed)
+    facts = []
+    for at in range(900):
+        broken = at % 3 == 0 and 400 <= at < (480, 560, 700, 760)[seed]
+        address = f"tls:203.0.113.{21 + at % 3}:5061"
+        facts.append(attempt(source, at, broken or source.random() < 0.03, *some(source), address=address))
+    found = differences(facts)
+    assert [(finding.kind, finding.name) for finding in found] == [("address", "tls:203.0.113.21:5061")]
+    assert found[0].since == pytest.approx(NOON + 4000, abs=60)
+    assert "to the address tls:203.0.113.21:5061 between 2026-11-23 13:0" in found[0].sentence
+    assert found[0].failed == found[0].total
+
+
+def test_a_header_that_is_refused_since_a_moment() -> None:
+    source = random.Random(20)
+    facts = []
+    for at in range(800):
+        has = source.random() < 0.3
+        failed = source.random() < (0.7 if has and at >= 500 else 0.02)
+        facts.append(attempt(source, at, failed, *(["header:diversion"] if has else [])))
+    found = differences(facts)
+    assert [finding.name for finding in found] == ["header:diversion"]
+    assert found[0].words.startswith("with `Diversion` since 2026-11-23 13:2")
+    assert found[0].until is None
+    assert found[0].ended is None
+
+
+def test_a_cause_that_a_bad_time_makes_worse_is_told_whole() -> None:
+    source = random.Random(21)
+    facts = []
+    for at in range(1200):
+        has = source.random() < 0.3
+        failed = source.random() < (0.9 if 300 <= at < 450 else 0.6 if has else 0.03)
+        facts.append(attempt(source, at, failed, *(["header:diversion"] if has else [])))
+    found = differences(facts)
+    assert {(finding.kind, finding.name if finding.kind == "header" else "") for finding in found} == {
+        ("header", "header:diversion"),
+        ("time", ""),
+    }
+    assert all(finding.since is None for finding in found if finding.kind == "header")
+
+
+@pytest.mark.parametrize("calls", [100, 300, 1000])
+def test_how_exact_a_window_is_depends_on_the_calls(calls: int) -> None:
+    """Over many runs, the ends lie where the report says that they may."""
+    right = told = 0
+    for seed in range(40):
+        source = random.Random(seed)
+        start, end = 0.3 * calls + source.random(), 0.5 * calls + source.random()
+        facts = [attempt(source, at, source.random() < (0.8 if start <= at < end else 0.03)) for at in range(calls)]
+        for finding in differences(facts):
+            assert finding.kind == "time"
+            assert finding.began is not None
+            assert finding.ended is not None
+            told += 1
+            right += finding.began[0] <= NOON + 10 * start <= finding.began[1]
+            right += finding.ended[0] <= NOON + 10 * end <= finding.ended[1]
+            assert "it began between" in finding.exactness
+    assert told >= 38
+    assert right / (2 * told) > 0.95
+
+
 def test_since_a_moment() -> None:
     source = random.Random(6)
     facts = [attempt(source, at, source.random() < (0.6 if at >= 300 else 0.02)) for at in range(400)]

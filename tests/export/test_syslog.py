@@ -139,7 +139,6 @@ def test_tcp_waits_for_a_server_that_comes_back() -> None:
 def test_a_udp_port_where_nobody_listens_is_told_of() -> None:
     stream = SyslogStream(("udp", "127.0.0.1", free_port()), "daemon", "app")
 
-
     def lost_some() -> bool:
         stream.write(b"line\n")
         return stream.lost > 2
