@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.sip.message import canonical_key, is_token
+from proxy.sip.message import HEADER_KEYS, canonical_key, is_token
 
 __all__ = ["HIDDEN", "Redaction", "Redactor", "mask_line", "mask_number", "mask_text"]
 
@@ -27,7 +27,7 @@ _MIN_DIGITS: Final = 7
 _HEAD_DIGITS: Final = 4
 _TAIL_DIGITS: Final = 2
 _MIN_HIDDEN: Final = 5
-_MAX_KNOWN: Final = 4096
+_MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 512
 
 _OPAQUE: Final = frozenset(
@@ -46,6 +46,15 @@ _CREDENTIALS: Final = frozenset(("authorization", "proxy-authorization"))
 _CHALLENGES: Final = frozenset(("www-authenticate", "proxy-authenticate", "authentication-info"))
 _NUMBER_WORDS: Final = ("number", "phone", "caller", "callee", "msisdn", "dnis", "ani")
 _SECRET_WORDS: Final = ("secret", "password", "token", "signature", "api-key", "apikey", "auth-key")
+_HARMLESS: Final = frozenset(
+    [
+        key
+        for key in HEADER_KEYS.values()
+        if key not in _CREDENTIALS | _CHALLENGES | {"identity"}
+        and not any([word in key for word in (*_NUMBER_WORDS, *_SECRET_WORDS)])
+    ]
+)
+"""Keys of well-known headers that hold no secret and do not say by their name that they hold a number."""
 
 _USER: Final = re.compile(r"\b(sips?:)([^@\s<>\",:;]*)((?:;[^@\s<>\",:]*)?)(:[^@\s<>\",;]*)?(?=@)", re.IGNORECASE)
 _TEL: Final = re.compile(r"\b(tel:)((?:\+|%2B)?[0-9*#.()\-]+)", re.IGNORECASE)
@@ -74,17 +83,20 @@ def mask_text(text: str, settings: Redaction) -> str:
 
 
 class Redactor:
-    """Masks as `mask_text` and `mask_line` do, and remembers lines: most lines of a call occur in several messages.
+    """Masks as `mask_text` and `mask_line` do, and remembers lines: many occur in every call.
+
+    What is remembered is bounded: the newest 2,048 lines, and of those before them the ones that are still asked for.
 
     Args:
         settings: what is masked.
     """
 
-    __slots__ = ("_known", "settings")
+    __slots__ = ("_known", "_older", "settings")
 
     def __init__(self, settings: Redaction) -> None:
         self.settings = settings
         self._known: dict[str, str] = {}
+        self._older: dict[str, str] = {}
 
     def text(self, text: str) -> str:
         """Mask a whole message, several lines or one, or a plain value."""
@@ -92,13 +104,18 @@ class Redactor:
 
     def line(self, line: str) -> str:
         """Mask one line."""
+        if HEADER_KEYS.get(line.partition(":")[0]) in _OPAQUE:
+            return line
         masked = self._known.get(line)
+        if masked is not None:
+            return masked
+        masked = self._older.get(line)
         if masked is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
             masked = mask_line(line, self.settings)
-            if len(line) <= _MAX_KNOWN_LENGTH:
-                self._known[line] = masked
+        if len(line) <= _MAX_KNOWN_LENGTH:
+            if len(self._known) >= _MAX_KNOWN:
+                self._older, self._known = self._known, {}
+            self._known[line] = masked
         return masked
 
 
@@ -129,34 +146,62 @@ def mask_line(line: str, settings: Redaction) -> str:
     if line[1:2] == "=":
         return _mask_sdp(line, settings)
     name, colon, value = line.partition(":")
-    name = name.rstrip()
-    if not colon or not is_token(name) or name.lower() in ("sip", "sips", "tel"):
-        return _mask_value(line, settings)
-    key = canonical_key(name)
+    key = HEADER_KEYS.get(name)
+    if key is None or not colon:
+        name = name.rstrip()
+        if not colon or not is_token(name) or name.lower() in ("sip", "sips", "tel"):
+            return _mask_value(line, settings)
+        key = canonical_key(name)
     if key in _OPAQUE:
         return line
-    if settings.mask_secrets:
-        value = _mask_secret_header(key, value)
-    value = _mask_value(value, settings)
+    masked = value
+    if settings.mask_secrets and key not in _HARMLESS:
+        masked = _mask_secret_header(key, masked)
+    masked = _mask_value(masked, settings)
     if settings.mask_numbers:
         named = key in _NAMED_ADDRESSES
-        if '"' in value and (named or key in _CREDENTIALS):
-            value = _QUOTED.sub(_digits_in, value)
+        if '"' in masked and (named or key in _CREDENTIALS):
+            masked = _QUOTED.sub(_digits_in, masked)
         if named:
             # One address in angle brackets, as most are, has no display name that needs a look.
-            if not value.lstrip().startswith("<") or value.count("<") > 1:
-                value = _BARE_DISPLAY.sub(_digits_in, value)
-        elif any(word in key for word in _NUMBER_WORDS):
-            value = _DIGITS.sub(_number_in, value)
-    return line[: len(line) - len(line.partition(":")[2])] + value
+            if not masked.lstrip().startswith("<") or masked.count("<") > 1:
+                masked = _BARE_DISPLAY.sub(_digits_in, masked)
+        elif key not in _HARMLESS and _has_word(key, _NUMBER_WORDS):
+            masked = _DIGITS.sub(_number_in, masked)
+    return line if masked == value else line[: len(line) - len(value)] + masked
+
+
+def _has_word(key: str, words: tuple[str, ...]) -> bool:
+    for word in words:
+        if word in key:
+            return True
+    return False
 
 
 def mask_number(text: str) -> str:
     """Mask the digits of one phone number; what has fewer than seven digits is none and stays."""
+    plus = "+" if text[:1] == "+" else ""
+    bare = text[len(plus) :]
+    if bare.isdecimal() and bare.isascii():
+        digits = len(bare)
+        if digits < _MIN_DIGITS:
+            return text
+        head = _shown(digits)
+        return plus + bare[:head] + "*" * (digits - head - _TAIL_DIGITS) + bare[-_TAIL_DIGITS:]
+    return _mask_digits(text)
+
+
+def _shown(digits: int) -> int:
+    """How many digits of a number stay at its beginning."""
+    return min(_HEAD_DIGITS, digits - _TAIL_DIGITS - _MIN_HIDDEN)
+
+
+def _mask_digits(text: str) -> str:
+    """`mask_number` of a number with something between its digits."""
     digits = len([ch for ch in text if "0" <= ch <= "9"])
     if digits < _MIN_DIGITS:
         return text
-    head = min(_HEAD_DIGITS, digits - _TAIL_DIGITS - _MIN_HIDDEN)
+    head = _shown(digits)
     out: list[str] = []
     seen = 0
     for ch in text:
@@ -170,10 +215,43 @@ def mask_number(text: str) -> str:
 
 def _mask_value(value: str, settings: Redaction) -> str:
     """Mask what is recognized in any text: URIs, international numbers, SRTP keys."""
+    if ":" not in value:
+        numbers = settings.mask_numbers and ("+" in value or "%2" in value)
+        return _INTERNATIONAL.sub(_number_in, value) if numbers else value
+    masked = _mask_one_uri(value, settings)
+    return _mask_any(value, settings) if masked is None else masked
+
+
+def _mask_one_uri(value: str, settings: Redaction) -> str | None:
+    """`_mask_any` of what most addresses are: one `sip:` URI whose user part is a plain number or name, and nothing
+    else that could have to be masked. None for anything else."""
+    start, end = value.find("sip:"), value.find("@")
+    if start < 0 or end < start or "%" in value:
+        return None
+    user = value[start + 4 : end]
+    name = user[1:] if user[:1] == "+" else user
+    before, after = value[:start], value[end + 1 :]
+    if not ((name.isalnum() or name.isidentifier()) and name.isascii()):
+        return None
+    if ":" in before or before[-1:].isalnum() or before[-1:] == "_":
+        return None
+    if "@" in after or "+" in after or "+" in before:
+        return None
+    lowered = after.lower()
+    if "tel:" in lowered or "inline:" in lowered:
+        return None
+    if not settings.mask_numbers:
+        return value
+    if not name.isdecimal():
+        return None if user[:1] == "+" else value
+    return f"{before}sip:{mask_number(user)}@{after}"
+
+
+def _mask_any(value: str, settings: Redaction) -> str:
     lowered = value.lower()
     if settings.mask_secrets and "inline:" in lowered:
         value = _INLINE.sub(rf"\1{HIDDEN}", value)
-    if ":" in value and "@" in value:
+    if "@" in value:
         value = _USER.sub(lambda found: _user(found, settings), value)
     if settings.mask_numbers:
         if "tel:" in lowered:
@@ -231,6 +309,6 @@ def _mask_secret_header(key: str, value: str) -> str:
     if key == "identity":
         token, semicolon, parameters = value.partition(";")
         return _WORD.sub(HIDDEN, token) + semicolon + parameters
-    if any(word in key for word in _SECRET_WORDS):
+    if _has_word(key, _SECRET_WORDS):
         return _WORD.sub(HIDDEN, value)
     return value

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["answer_shape", "describe", "invite_shape"]
+__all__ = ["answer_shape", "describe", "invite_shape", "skeleton"]
 
 _MOST: Final = 96
 _LENGTH: Final = 80
@@ -44,6 +44,26 @@ _ADDRESSES: Final = frozenset(("from", "to", "p-asserted-identity", "diversion",
 _PRIVATE: Final = re.compile(
     r"(?:10\.|192\.168\.|172\.(?:1[6-9]|2[0-9]|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.)"
 )
+
+_USERS: Final = {
+    "tel": "tel:",
+    "none": "",
+    "anonymous": "sip:anonymous@",
+    "E.164": "sip:+1@",
+    "digits": "sip:1@",
+    "name": "sip:x@",
+}
+_TEXTS: Final = {
+    "uuid": "00000000-0000-0000-0000-000000000000",
+    "digits": "00000000",
+    "hexadecimal": "aaaaaaaaaaaaaaaa",
+    "not ASCII": "\u00e9",
+    "empty text": "",
+    "short text": "x",
+    "long text": "x" * 33,
+    "very long text": "x" * 257,
+}
+"""Values that are of a kind, by kind: of user parts, and of headers that others have made."""
 
 
 def invite_shape(text: str) -> tuple[str, ...]:
@@ -158,6 +178,97 @@ def _sdp_features(body: str) -> Iterator[str]:
     yield from (f"codec:{codec}" for codec in codecs)
     yield f"codecs:{','.join(codecs)}"
     yield f"sdp-order:{','.join(order)}"
+
+
+def skeleton(lines: list[str]) -> tuple[str, ...] | None:
+    """Lines of a message (start line, headers, an empty line, lines of the body) without what its features do not
+    depend on: `invite_shape` and `answer_shape` of both are the same, and many calls have one skeleton.
+
+    None where a line is folded.
+    """
+    if "\n" in lines[0]:
+        return None
+    found = [_start_skeleton(lines[0])]
+    at = 1
+    while at < len(lines) and lines[at]:
+        if "\n" in lines[at]:
+            return None
+        found.append(_header_skeleton(lines[at]))
+        at += 1
+    body = lines[at + 1 :]
+    if body and body[0][:2] == "v=":
+        found += ["", "v="]
+        for line in body[1:]:
+            if "\n" in line:
+                return None
+            found.append(_sdp_skeleton(line))
+    else:
+        found += ["", "x" if len(body) > 1 or "".join(body) else ""]
+    return tuple(found)
+
+
+def _start_skeleton(line: str) -> str:
+    if ";" not in line:
+        return ""
+    words = line.split(" ")
+    return "- " + "".join([f";{name}" for name in _PARAMETER.findall(words[1] if len(words) > 1 else "")])
+
+
+def _header_skeleton(line: str) -> str:
+    name, _, value = line.partition(":")
+    how = _DETAILS.get(name)
+    if how is None:
+        name = name.strip()
+        key = name.lower()
+        key = _COMPACT.get(key, key)
+        how = _DETAILS.get(key, "value" if key.startswith("x-") and not key.startswith("x-twilio-") else "name")
+    if how == "name":
+        return f"{name}:"
+    value = value.strip()
+    if how == "value":
+        return f"{name}:{_TEXTS.get(_kind(value), '0' * len(value))}"
+    if how == "whole":
+        return f"{name}:{value}"
+    parameters = "".join([f";{item}" for item in _PARAMETER.findall(value)]) if ";" in value else ""
+    if how == "contact":
+        return f"{name}:{parameters}"
+    user = _USERS[_user_kind(value)]
+    if how == "identity":
+        return f"{name}:{user}{parameters}"
+    if how == "diversion" and ";reason=" in value:
+        return f"{name}:{user};reason={value.partition(';reason=')[2].partition(';')[0]}"
+    return f"{name}:{user}"
+
+
+def _sdp_skeleton(line: str) -> str:
+    kind = line[:2]
+    if kind == "a=":
+        name, _, value = line[2:].partition(":")
+        if name == "rtpmap":
+            return line
+        return f"a=crypto:1 {[*value.split(), '', ''][1]}" if name == "crypto" else f"a={name}"
+    if kind == "m=":
+        parts = line[2:].split()
+        return f"m={parts[0]} 0 {' '.join(parts[2:])}" if len(parts) > 3 else line
+    if kind == "c=":
+        address = line.rpartition(" ")[2]
+        return "c= :" if ":" in address else "c= 10.0" if _PRIVATE.match(address) else "c= 8"
+    return ""
+
+
+_DETAILS: Final = {
+    **{name: "whole" for name in (*_LISTS, "server") if name != "allow"},
+    **{name: "user" for name in _ADDRESSES},
+    "contact": "contact",
+    "p-asserted-identity": "identity",
+    "diversion": "diversion",
+    # The names that messages are full of, as they are written.
+    **{name: "name" for name in ("Via", "Call-ID", "CSeq", "Max-Forwards", "User-Agent", "Allow", "X-Twilio-CallSid")},
+    **{name: "name" for name in ("Content-Length", "Content-Type", "Record-Route", "X-Twilio-AccountSid")},
+    **{name: "user" for name in ("From", "To")},
+    "Contact": "contact",
+}
+"""What of a header's value its features depend on, by key, and by name as it is usually written."""
 
 
 def describe(feature: str) -> str:

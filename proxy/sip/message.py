@@ -365,10 +365,15 @@ class Message:
         value = self.get("content-type")
         return "" if value is None else value.partition(";")[0].strip().lower()
 
-    def serialize(self) -> bytes:
-        """The message as bytes, just as its lines stand."""
+    def head_lines(self) -> list[str]:
+        """The start line and the lines of the header fields, folds inside; a list of the caller's own."""
         lines = [self.start_line]
         lines.extend(self._lines if self._headers is None else [item.line for item in self._headers])
+        return lines
+
+    def serialize(self) -> bytes:
+        """The message as bytes, just as its lines stand."""
+        lines = self.head_lines()
         lines.append("\r\n")
         head = "\r\n".join(lines)
         return head.encode("utf-8", "surrogateescape") + self.body

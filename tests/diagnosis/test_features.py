@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.diagnosis.features import answer_shape, describe, invite_shape
+from proxy.diagnosis.features import answer_shape, describe, invite_shape, skeleton
 
 INVITE = "\r\n".join(
     [
@@ -108,3 +108,57 @@ def test_lines_in_any_order_have_the_same_features(seed: int) -> None:
 )
 def test_words(feature: str, words: str) -> None:
     assert describe(feature) == words
+
+
+NAMES = (
+    "From to t P-Asserted-Identity Diversion Remote-Party-ID Contact m Via Supported k require Privacy Server Allow "
+    "X-Tenant x-note X-Twilio-CallSid User-Agent Content-Type"
+).split()
+VALUES = (
+    "<sip:+15550100002@h;a=b>;tag=1;tag=2",
+    "sip:anonymous@x;;c",
+    "<SIP:bob@h;user=phone;user=phone>;reason=unconditional;x",
+    "<sips:15550100002@h>",
+    "tel:+15550100002;ext=1",
+    ";reason=sip:bob@h",
+    "timer, 100rel;x",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "0123456",
+    "012345678",
+    "0123456789abcdef01",
+    "caf\u00e9",
+    "",
+    "x" * 33,
+    "y" * 300,
+)
+SDP = (
+    "v=0|o=- 1 1 IN IP4 10.0.0.5|s=-|c=IN IP4 10.0.0.5|c=IN IP4 192.0.2.1|c=IN IP6 ::1|c=|t=0 0|m=audio 4000 RTP/SAVP 0 8"
+    "|m=audio 1|m=video 2 RTP/AVP 99 101|a=crypto:1 AES inline:AAAA|a=crypto:1|a=rtpmap:99 opus/48000/2|a=ptime:20|a=x||b"
+).split("|")
+LINES = st.builds(
+    lambda name, space, value: f"{name}{space}{value}",
+    st.sampled_from(NAMES) | st.text("aX-", min_size=1),
+    st.sampled_from([":", ": ", " : ", ""]),
+    st.sampled_from(VALUES) | st.text(max_size=20).map(lambda text: text.replace("\n", "").replace("\r", "")),
+).filter(bool)
+BODIES = st.lists(st.sampled_from(SDP), max_size=12) | st.lists(st.sampled_from(SDP), max_size=9).map(
+    lambda lines: ["v=0", *lines]
+)
+
+
+@given(st.sampled_from(["INVITE sip:a@h;x;Y=1 SIP/2.0", "INVITE", "SIP/2.0 200 OK;x", ""]), st.lists(LINES), BODIES)
+def test_a_skeleton_has_the_features_of_its_message(start: str, headers: list[str], body: list[str]) -> None:
+    lines = [start, *headers, "", *(body or [""])]
+    bones = skeleton(lines)
+    assert bones is not None
+    text, bare = "\r\n".join(lines), "\r\n".join(bones)
+    assert invite_shape(bare) == invite_shape(text)
+    assert answer_shape(bare) == answer_shape(text)
+
+
+def test_calls_that_differ_in_values_have_one_skeleton() -> None:
+    lines = INVITE.replace("a long\r\n story", "a story").split("\r\n")
+    other = [line.replace("010000", "999999").replace("z9hG4bK", "x").replace("446655440000", "0" * 12) for line in lines]
+    assert other != lines
+    assert skeleton(other) == skeleton(lines)
+    assert skeleton([*lines[:2], "X: a\r\n b", *lines[2:]]) is None
