@@ -21,11 +21,20 @@ PYTHON ?=
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# pip takes a package whose installation was cut off for a whole one, so what is not finished is begun anew.
+UNFINISHED := $(VENV)/.unfinished
+define finish
+@[ ! -e $(UNFINISHED) ] || { echo "The last installation was cut off; beginning anew ..."; rm -rf $(VENV); }
+@$(MAKE) --no-print-directory --silent
+endef
+
 .PHONY: install
-install: $(VENV)/.installed ## Make .venv with Trunkline and the locked versions of what it needs
+install: ## Make .venv with Trunkline and the locked versions of what it needs
+	$(finish) $(VENV)/.installed
 
 .PHONY: dev
-dev: $(VENV)/.installed-dev ## The same, with what tests and linters need
+dev: ## The same, with what tests and linters need
+	$(finish) $(VENV)/.installed-dev
 
 .PHONY: demo
 demo: install ## Install, then place calls through Trunkline between two simulated neighbours
@@ -107,16 +116,22 @@ clean: ## Remove .venv, caches and build results
 # The stamps lie inside .venv, so a new .venv is filled anew.
 $(VENV)/.installed: $(BIN)/python pyproject.toml requirements/runtime.lock requirements/build.lock
 	@echo "Installing Trunkline into $(VENV) ..."
+	@touch $(UNFINISHED)
 	@$(PIP) --require-hashes -r requirements/runtime.lock -r requirements/build.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@rm $(UNFINISHED)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 	@echo "Installing the development tools into $(VENV) ..."
+	@touch $(UNFINISHED)
 	@$(PIP) --require-hashes -r requirements/dev.lock
+	@rm $(UNFINISHED)
 	@touch $@
 
 $(BIN)/python:
-	@python="$$(scripts/find-python $(PYTHON))"; \
-	echo "Making $(VENV) with $$python ($$($$python -V)) ..."; \
-	$$python -m venv --clear $(VENV)
+	@python="$$(scripts/find-python "$(PYTHON)")"; \
+	echo "Making $(VENV) with $$python ($$("$$python" -V)) ..."; \
+	rm -rf $(VENV); mkdir $(VENV); touch $(UNFINISHED); \
+	"$$python" -m venv $(VENV); \
+	rm $(UNFINISHED)
