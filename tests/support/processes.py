@@ -11,29 +11,46 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 __all__ = ["SIPP_SCENARIOS", "Sipp", "Trunkline", "free_port", "run_sipp", "running_trunkline"]
 
 SIPP_SCENARIOS = Path(__file__).parents[1] / "sipp"
-_READY_S = 15.0
+_READY_S = 30.0
 _SIPP_LIMIT_S = 60
+_WORKERS = 4
+_PORTS = 2500
+
+
+def _candidates(first: int, step: int) -> Iterator[int]:
+    """Ports below those that the system gives out by itself, one after the other from a random one on, so that what was
+    found free stays so until it is bound. Parallel test processes have each their own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    first += worker * _PORTS
+    ports = range(first, first + _PORTS, step)
+    at = random.randrange(len(ports))
+    return cycle([*ports[at:], *ports[:at]])
+
+
+_SIP_PORTS = _candidates(20_000, 1)
+_MEDIA_PORTS = _candidates(10_000, 4)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP and TCP now."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-                try:
-                    udp.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
+    """A port of 127.0.0.1 that is free for UDP and TCP now, and that nobody else gets soon."""
+    return next(port for port in _SIP_PORTS if _is_free(port, socket.SOCK_STREAM) and _is_free(port, socket.SOCK_DGRAM))
+
+
+def _is_free(port: int, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Trunkline:
@@ -144,30 +161,42 @@ class Sipp:
         port: its own.
         calls: after how many it ends.
         transport: "udp" or "tcp".
+        address: its own.
         tail: more for its command line.
     """
 
     def __init__(
-        self, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str, *tail: str
+        self,
+        sipp: str,
+        scenario: Path,
+        place: Path,
+        port: int,
+        calls: int,
+        transport: str,
+        *tail: str,
+        address: str = "127.0.0.1",
     ) -> None:
         place.mkdir(exist_ok=True, parents=True)
         self.place = place
         mode = {"udp": "u1", "tcp": "t1"}[transport]
-        command = [sipp, "-sf", str(scenario), "-m", str(calls), "-p", str(port), "-i", "127.0.0.1", "-t", mode]
+        command = [sipp, "-sf", str(scenario), "-m", str(calls), "-p", str(port), "-i", address, "-t", mode]
         command += ["-nostdin", "-trace_err", "-timeout", str(_SIPP_LIMIT_S), "-mp", str(_media_port()), *tail]
         with (place / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
 
     @classmethod
-    def callee(cls, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str) -> Sipp:
+    def callee(cls, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str, *tail: str) -> Sipp:
         """One that waits for calls, and listens already."""
-        running = cls(sipp, scenario, place, port, calls, transport)
+        running = cls(sipp, scenario, place, port, calls, transport, *tail)
         _wait_for_bind(port, transport)
         return running
 
     def finish(self) -> None:
         """Wait until it ends; fails unless it was content with every call."""
-        code = self.process.wait(_SIPP_LIMIT_S + 10)
+        try:
+            code = self.process.wait(_SIPP_LIMIT_S + 10)
+        except subprocess.TimeoutExpired:
+            code = -1
         errors = [path.read_text(errors="replace")[:3000] for path in self.place.glob("*errors.log")]
         assert code == 0, "\n".join([f"SIPp as {self.place.name} ended with {code}", *errors])
 
@@ -209,17 +238,8 @@ def run_sipp(
 
 
 def _media_port() -> int:
-    """The first of four ports that are free for UDP now, below the range that the system gives out by itself."""
-    while True:
-        first = random.randrange(10_000, 30_000, 4)
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + 4):
-                    probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
+    """The first of four ports that are free for UDP now."""
+    return next(first for first in _MEDIA_PORTS if all(_is_free(first + at, socket.SOCK_DGRAM) for at in range(4)))
 
 
 def _wait_for_bind(port: int, transport: str) -> None:
@@ -227,10 +247,7 @@ def _wait_for_bind(port: int, transport: str) -> None:
     kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return
+        if not _is_free(port, kind):
+            return
         time.sleep(0.02)
     raise AssertionError("SIPp does not listen")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-__all__ = ["ANSWER", "HELD", "OFFER", "RECVONLY", "Callee", "Caller", "Script"]
+__all__ = ["ANSWER", "HELD", "OFFER", "RECVONLY", "RESEND_MS", "Callee", "Caller", "Script"]
 
 OFFER = """v=0
 o=- 1 1 IN IP4 [local_ip]
@@ -24,6 +24,10 @@ HELD = OFFER.replace("sendrecv", "sendonly").replace("o=- 1 1", "o=- 1 2")
 
 RECVONLY = ANSWER.replace("sendrecv", "recvonly").replace("o=- 1 1", "o=- 1 2")
 
+RESEND_MS = 4000
+"""When SIPp sends again over UDP. It takes the answer to a repetition for a fault, so it must not send one only because
+a machine is slow."""
+
 REASONS = {100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 202: "Accepted", 491: "Request Pending"}
 
 
@@ -36,6 +40,8 @@ class Script:
         self._invite_cseq = 0
         self._variables: set[str] = set()
         self._checks = 0
+        self._labels = 0
+        self._answered = False
 
     def write(self, directory: Path, name: str) -> Path:
         """Write the scenario and return its path."""
@@ -59,7 +65,7 @@ class Script:
             lines.append("Content-Type: application/sdp")
         lines.append("Content-Length: [len]")
         text = "\n".join(lines) + "\n\n" + body
-        attribute = ' retrans="500"' if retrans else ""
+        attribute = f' retrans="{RESEND_MS}"' if retrans else ""
         self._steps.append(f"  <send{attribute}>\n    <![CDATA[\n{text}\n    ]]>\n  </send>\n")
 
     def _capture(self, header: str, variable: str, pattern: str = ".*") -> str:
@@ -110,12 +116,19 @@ class Script:
         """Acknowledge the 2xx of our last INVITE."""
         self.request("ACK", body=body, cseq=self._invite_cseq)
 
-    def expect(self, status: int, *, optional: bool = False, **checks: str) -> None:
-        """Wait for a response. `checks`: a pattern by header name (`_` for `-`), or for `body`."""
+    def expect(self, status: int, *, optional: bool = False, learn: bool = True, **checks: str) -> None:
+        """Wait for a response. `checks`: a pattern by header name (`_` for `-`), or for `body`.
+
+        The first ones to the INVITE that begins the call tell the dialog, unless `learn` is off.
+        """
         actions = "".join([self._check(name.replace("_", "-"), pattern) for name, pattern in checks.items()])
-        if status >= 180 and self._invite_cseq == 1 and self._cseq == 1 and not optional:
+        if status >= 180 and self._invite_cseq == 1 and self._cseq == 1 and not optional and learn:
             actions += self._learn()
         self._recv(f'response="{status}"', actions, optional=optional)
+
+    def expect_challenge(self) -> None:
+        """Wait for a 401 whose first challenge the next request is to answer."""
+        self._recv('response="401" auth="true"', "")
 
     def expect_reliable(self, status: int) -> None:
         """Wait for a reliable provisional response, and note its RSeq for `prack`."""
@@ -147,18 +160,36 @@ class Script:
         lines += ["[last_Call-ID:]", "[last_CSeq:]", self._contact(), *headers]
         self._send(lines, body, retrans=False)
 
-    def answer_invite(self, status: int, *headers: str, body: str = "") -> None:
-        """Answer the INVITE that came last, whatever came since."""
+    def answer_until_bye(self, method: str, status: int, **checks: str) -> None:
+        """Answer every request of one method alike until the BYE comes, and answer that. `checks`: of the BYE."""
+        again, seen = self._label(), self._label()
+        self._steps.append(f'  <label id="{again}"/>\n')
+        self._recv(f'request="{method}" next="{seen}"', "", optional=True)
+        self.take("BYE", **checks)
+        self.answer(200)
+        end = self._label()
+        self._steps.append(f'  <nop next="{end}"/>\n  <label id="{seen}"/>\n')
+        self.answer(status)
+        self._steps.append(f'  <nop next="{again}"/>\n  <label id="{end}"/>\n')
+
+    def _label(self) -> int:
+        self._labels += 1
+        return self._labels
+
+    def answer_invite(self, status: int, *headers: str, body: str = "", tag: str = "") -> None:
+        """Answer the INVITE that came last, whatever came since; `tag` for a fork's own one."""
         lines = [f"SIP/2.0 {status} {REASONS.get(status, 'Phrase')}", "Via:[$via]", "From:[$from]"]
-        lines += ["To:[$to]" + self._to_tag(status), "Call-ID: [call_id]", "CSeq:[$cseq]", self._contact(), *headers]
+        ours = f";tag={tag}" if tag else self._to_tag(status)
+        self._answered = self._answered or 200 <= status < 300
+        lines += ["To:[$to]" + ours, "Call-ID: [call_id]", "CSeq:[$cseq]", self._contact(), *headers]
         self._send(lines, body, retrans=status >= 200)
 
     def _to_tag(self, status: int) -> str:
         return ""
 
-    def take_bye(self) -> None:
-        """Wait for the BYE and answer it."""
-        self.take("BYE")
+    def take_bye(self, **checks: str) -> None:
+        """Wait for the BYE and answer it. `checks` as in `expect`."""
+        self.take("BYE", **checks)
         self.answer(200)
 
     def bye(self) -> None:
@@ -172,11 +203,12 @@ class Caller(Script):
 
     _again = False
 
-    def invite(self, *headers: str, body: str = OFFER) -> None:
-        """Place the call."""
+    def invite(self, *headers: str, body: str = OFFER, user: str = "+15550100001") -> None:
+        """Place the call, to a user of ours or to nobody in particular."""
+        uri = f"sip:{user}@[remote_ip]:[remote_port]" if user else "sip:[remote_ip]:[remote_port]"
         self._cseq = self._invite_cseq = 2 if self._again else 1
         lines = [
-            "INVITE sip:+15550100001@[remote_ip]:[remote_port] SIP/2.0",
+            f"INVITE {uri} SIP/2.0",
             "Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]",
             "From: <sip:+15550100002@trunk.pstn.example.net>;tag=[call_number]_caller",
             "To: <sip:+15550100001@[remote_ip]:[remote_port]>",
@@ -190,10 +222,10 @@ class Caller(Script):
         ]
         self._send([line.replace("CSeq: 1 ", f"CSeq: {self._cseq} ") for line in lines], body, retrans=True)
 
-    def invite_again(self, *headers: str) -> None:
+    def invite_again(self, *headers: str, user: str = "+15550100001") -> None:
         """Place the call again after a refusal that said what was missing."""
         self._again = True
-        self.invite(*headers)
+        self.invite(*headers, user=user)
 
     def ack_refusal(self) -> None:
         """Acknowledge the refusal of the INVITE that was to begin the call."""
@@ -218,7 +250,11 @@ class Caller(Script):
         return [sender, "To:[$remote]", "Call-ID: [call_id]"]
 
     def _learn(self) -> str:
-        return self._capture("To:", "remote") + self._capture("Contact:", "target", "sip:[^>]*")
+        return (
+            self._capture("To:", "remote")
+            + self._capture("To:", "our_tag", "[^=;]*$")
+            + self._capture("Contact:", "target", "sip:[^>]*")
+        )
 
 
 class Callee(Script):
@@ -236,11 +272,11 @@ class Callee(Script):
             return ""
         return (
             self._capture("From:", "remote")
+            + self._capture("From:", "our_tag", "[^=;]*$")
             + self._capture("To:", "local")
             + self._capture("Contact:", "target", "sip:[^>]*")
         )
 
     def _to_tag(self, status: int) -> str:
-        # Only the INVITE that began the call has a To without our tag.
-        first = sum('request="INVITE"' in step for step in self._steps) == 1
-        return ";tag=[call_number]_callee" if first and status > 100 else ""
+        # Until it was answered the INVITE has a To without our tag.
+        return ";tag=[call_number]_callee" if status > 100 and not self._answered else ""

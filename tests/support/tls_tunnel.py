@@ -34,9 +34,9 @@ class TlsTunnels:
         self._thread.join(_STEP_S)
         self._loop.close()
 
-    def into_tls(self, port: int, server_name: str, context: ssl.SSLContext) -> int:
-        """Take TCP on a free port, connect by TLS to `port`. Returns the free port."""
-        return self._run(lambda: self._serve(port, None, context, server_name))
+    def into_tls(self, port: int, server_name: str, context: ssl.SSLContext, source: str = "127.0.0.1") -> int:
+        """Take TCP on a free port, connect by TLS to `port` from the address `source`. Returns the free port."""
+        return self._run(lambda: self._serve(port, None, context, server_name, source))
 
     def out_of_tls(self, port: int, context: ssl.SSLContext) -> int:
         """Take TLS on a free port, connect by TCP to `port`. Returns the free port."""
@@ -46,7 +46,12 @@ class TlsTunnels:
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result(_STEP_S)
 
     async def _serve(
-        self, port: int, near: ssl.SSLContext | None, far: ssl.SSLContext | None, server_name: str | None
+        self,
+        port: int,
+        near: ssl.SSLContext | None,
+        far: ssl.SSLContext | None,
+        server_name: str | None,
+        source: str = "127.0.0.1",
     ) -> int:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -54,7 +59,9 @@ class TlsTunnels:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             try:
-                other = await asyncio.open_connection("127.0.0.1", port, ssl=far, server_hostname=server_name)
+                other = await asyncio.open_connection(
+                    "127.0.0.1", port, ssl=far, server_hostname=server_name, local_addr=(source, 0)
+                )
                 await asyncio.gather(_copy(reader, other[1]), _copy(other[0], writer))
             except (OSError, asyncio.CancelledError):
                 writer.transport.abort()
