@@ -64,6 +64,10 @@ fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and 
 soak: dev ## SOAK_S seconds of good and bad traffic; prints memory and table sizes over time
 	$(BIN)/python -m tests.soak.soak $(SOAK_S)
 
+.PHONY: test-slow
+test-slow: dev system-tools ## SIPp scenarios that take minutes: session timers that are refreshed and that run out
+	$(BIN)/python -m pytest -n 3 tests/e2e/slow_sipp_session_timers.py
+
 .PHONY: lint
 lint: dev ## Linters and types
 	$(BIN)/ruff check .

@@ -161,7 +161,7 @@ class Sipp:
         port: its own.
         calls: after how many it ends.
         transport: "udp" or "tcp".
-        address: its own.
+        address: its own. limit_s: how long it may take.
         tail: more for its command line.
     """
 
@@ -175,26 +175,38 @@ class Sipp:
         transport: str,
         *tail: str,
         address: str = "127.0.0.1",
+        limit_s: int = _SIPP_LIMIT_S,
     ) -> None:
         place.mkdir(exist_ok=True, parents=True)
         self.place = place
+        self._limit_s = limit_s
         mode = {"udp": "u1", "tcp": "t1"}[transport]
         command = [sipp, "-sf", str(scenario), "-m", str(calls), "-p", str(port), "-i", address, "-t", mode]
-        command += ["-nostdin", "-trace_err", "-timeout", str(_SIPP_LIMIT_S), "-mp", str(_media_port()), *tail]
+        command += ["-nostdin", "-trace_err", "-timeout", str(limit_s), "-mp", str(_media_port()), *tail]
         with (place / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(command, cwd=place, stdout=output, stderr=subprocess.STDOUT)
 
     @classmethod
-    def callee(cls, sipp: str, scenario: Path, place: Path, port: int, calls: int, transport: str, *tail: str) -> Sipp:
+    def callee(
+        cls,
+        sipp: str,
+        scenario: Path,
+        place: Path,
+        port: int,
+        calls: int,
+        transport: str,
+        *tail: str,
+        limit_s: int = _SIPP_LIMIT_S,
+    ) -> Sipp:
         """One that waits for calls, and listens already."""
-        running = cls(sipp, scenario, place, port, calls, transport, *tail)
+        running = cls(sipp, scenario, place, port, calls, transport, *tail, limit_s=limit_s)
         _wait_for_bind(port, transport)
         return running
 
     def finish(self) -> None:
         """Wait until it ends; fails unless it was content with every call."""
         try:
-            code = self.process.wait(_SIPP_LIMIT_S + 10)
+            code = self.process.wait(self._limit_s + 10)
         except subprocess.TimeoutExpired:
             code = -1
         errors = [path.read_text(errors="replace")[:3000] for path in self.place.glob("*errors.log")]

@@ -46,11 +46,13 @@ class World(NamedTuple):
         cases: by name.
         settings: YAML beside `targets`, `routes` and `drain_s`.
         calls: how many calls of each case there are.
+        limit_s: how long all of it may take.
     """
 
     cases: Mapping[str, Callable[[], Case]]
     settings: str = ""
     calls: int = 2
+    limit_s: int = 60
 
 
 class _Way(NamedTuple):
@@ -146,7 +148,9 @@ class _Run:
         place, port = self._directory / f"{name}-callee", self._ports[name]
         third = self._uris.get(f"{name}-third", "")
         keys = ("-key", "third", third.replace("sip:", "sip:bob@"))
-        self._running.append(Sipp.callee(self._sipp, scenario, place, port, calls, self._by_sipp, *keys))
+        self._running.append(
+            Sipp.callee(self._sipp, scenario, place, port, calls, self._by_sipp, *keys, limit_s=self._world.limit_s)
+        )
 
     def place_calls(self, way: _Way) -> None:
         """Start all the others, the callees first."""
@@ -163,7 +167,7 @@ class _Run:
             keys = ("-key", "case", name, "-key", "third", third.replace("sip:", "sip:bob@"))
             place_of = (scenario, place, free_port(), calls, self._by_sipp)
             tail = (*keys, "-r", "4", f"127.0.0.1:{entry}")
-            self._running.append(Sipp(self._sipp, *place_of, *tail, address=address))
+            self._running.append(Sipp(self._sipp, *place_of, *tail, address=address, limit_s=self._world.limit_s))
 
     def finish(self) -> None:
         """Wait for all; fails with what each of them did not like."""
