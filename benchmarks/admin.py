@@ -21,7 +21,9 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from proxy.admin.app import AdminState, create_app
 from proxy.admin.counts import Counts
-from proxy.admin.server import Site, WebThread, bind
+from proxy.admin.server import Site, WebThread
+from proxy.admin.sockets import bind
+from proxy.admin.view import WorkerState
 from proxy.audit.records import Event
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import Sink
@@ -54,7 +56,19 @@ class _Kept:
 
 
 class _View:
-    """A process in which nothing goes on."""
+    """A process in which nothing goes on any more."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def counts(self) -> Counts:
+        return self._counts
+
+    def workers(self) -> Sequence[WorkerState]:
+        return ()
+
+    def usage(self) -> None:
+        return None
 
     def calls_in_progress(self) -> int:
         return 0
@@ -149,7 +163,7 @@ def main() -> None:
         traces = per_event(events, lambda: TraceSink(TracerProvider(shutdown_on_exit=False), Redaction()), 20_000)
         print(f"  traces  {traces:.2f}\n")
         view = StoreView(path)
-        site = Site("admin", create_app(AdminState(_View(), counts, view, _TOKEN)), bind("127.0.0.1", 0))
+        site = Site("admin", create_app(AdminState(_View(counts), view, _TOKEN)), bind("127.0.0.1", 0))
         web = WebThread([site])
         web.start()
         show_lateness("event loop, nobody reads", asyncio.run(lateness(_SECONDS)))

@@ -25,7 +25,7 @@ from proxy.sip.flow import Flow
 from proxy.sip.message import Response
 from proxy.sip.parser import MalformedMessage, parse_message
 
-__all__ = ["MAX_WORKERS", "Exchange", "Mesh", "new_id", "owner_of", "worker_id"]
+__all__ = ["MAX_WORKERS", "Exchange", "Lines", "Mesh", "new_id", "owner_of", "worker_id"]
 
 MAX_WORKERS: Final = 16
 _DIGITS: Final = "0123456789abcdef"
@@ -62,10 +62,24 @@ def owner_of(data: bytes, workers: int) -> int | None:
         mark = message.via.branch.removeprefix(_COOKIE) if isinstance(message, Response) else message.to.tag
     except (MalformedMessage, SipError, ValueError):
         return None
-    if mark is None or len(mark) != _ID_LENGTH:
+    return None if mark is None else _maker_of(mark, workers)
+
+
+def _maker_of(mark: str, workers: int) -> int | None:
+    """The number of the worker that made an identifier; None for what none of them made."""
+    if len(mark) != _ID_LENGTH:
         return None
     number = _DIGITS.find(mark[0])
     return number if 0 <= number < workers else None
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends that keep the bounds of what is sent, do not block and hold a lot."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in pair:
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return pair
 
 
 class Mesh:
@@ -79,11 +93,7 @@ class Mesh:
         self._ends: dict[tuple[int, int], socket.socket] = {}
         for one in range(workers):
             for other in range(one + 1, workers):
-                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-                for end in pair:
-                    end.setblocking(False)
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-                self._ends[one, other], self._ends[other, one] = pair
+                self._ends[one, other], self._ends[other, one] = _pair()
 
     def ends_of(self, number: int) -> dict[int, socket.socket]:
         """The ends of one worker, by the number of who has the other end."""
@@ -93,6 +103,47 @@ class Mesh:
         """Close all ends."""
         for end in self._ends.values():
             end.close()
+
+
+Told = Callable[[str, str, int, dict[str, object]], None]
+"""Takes what the webhook tap tells: the event, our call id, the attempt, fields."""
+
+
+class Lines:
+    """How whoever serves the pages tells a worker of a webhook: a socket pair for each, made before the first fork.
+
+    What is told while a worker is gone is for its successor.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._pairs = [_pair() for _ in range(workers)]
+
+    def close(self) -> None:
+        """Close all ends."""
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+
+    def tell(self, event: str, call_id: str, attempt: int, fields: dict[str, object]) -> None:
+        """Tell the worker that has a call; the first one of what belongs to no call of ours."""
+        number = _maker_of(call_id, len(self._pairs)) or 0
+        try:
+            self._pairs[number][0].send(orjson.dumps([event, call_id, attempt, fields]))
+        except (OSError, TypeError) as error:
+            _log.warning("worker-unreachable", worker=number, reason=str(error))
+
+    def listen(self, number: int, take: Told) -> None:
+        """Take what a worker is told, in its event loop."""
+        end = self._pairs[number][1]
+
+        def read() -> None:
+            try:
+                event, call_id, attempt, fields = orjson.loads(end.recv(_MAX_FRAME_BYTES))
+            except (BlockingIOError, InterruptedError):
+                return
+            take(event, call_id, attempt, fields)
+
+        asyncio.get_running_loop().add_reader(end, read)
 
 
 class Exchange:

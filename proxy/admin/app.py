@@ -19,7 +19,6 @@ from starlette.staticfiles import StaticFiles
 
 from proxy import __version__
 from proxy.admin import charts, metrics, pages
-from proxy.admin.counts import Counts
 from proxy.admin.login import COOKIE, Login
 from proxy.admin.view import CallStore, ProcessView, StoreUnavailable
 
@@ -51,12 +50,11 @@ class AdminState:
     """What the application shows.
 
     Attributes:
-        view: the running process. counts: what its events were. store: the call store, or None.
+        view: the running process, or all workers. store: the call store, or None.
         token: the secret of the login. metrics_login: whether metrics need it too.
     """
 
     view: ProcessView
-    counts: Counts
     store: CallStore | None
     token: str
     metrics_login: bool = False
@@ -128,7 +126,7 @@ def _add_health(app: FastAPI, state: AdminState) -> None:
 
     @app.get("/metrics")
     def metrics_text() -> Response:
-        return Response(metrics.render(state.counts, view), media_type=metrics.CONTENT_TYPE)
+        return Response(metrics.render(view), media_type=metrics.CONTENT_TYPE)
 
 
 def _wanted(request: Request) -> dict[str, Any]:
@@ -157,7 +155,7 @@ def _store(state: AdminState) -> CallStore:
 def _live(state: AdminState) -> dict[str, Any]:
     """The numbers of this moment, which need no store."""
     view = state.view
-    recent = state.counts.recent(view.now())
+    recent = view.counts().recent(view.now())
     return {
         "version": __version__,
         "calls_in_progress": view.calls_in_progress(),
@@ -171,6 +169,7 @@ def _live(state: AdminState) -> dict[str, Any]:
         "rules": dict(view.rules()),
         "listeners": list(view.listeners()),
         "tables": dict(view.tables()),
+        "workers": [worker._asdict() for worker in view.workers()],
         "store": view.store_state(),
     }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from proxy.audit.records import Change, Event
 
@@ -31,6 +31,9 @@ _CAUSES: Final = {
 }
 
 
+_TABLES: Final = "attempts calls dropped hops messages refused retries rules webhooks".split()
+
+
 class Recent(NamedTuple):
     """Calls that ended within the last minutes."""
 
@@ -53,11 +56,14 @@ class _Table(dict[tuple[str, ...], int]):
         count = self.get(key)
         if count is not None:
             self[key] = count + 1
-        elif len(self) < _MAX_VALUES:
-            self[key] = 1
         else:
+            self.add(key, 1)
+
+    def add(self, key: tuple[str, ...], count: int) -> None:
+        """Count many."""
+        if key not in self and len(self) >= _MAX_VALUES:
             key = (OTHER,) * len(key)
-            self[key] = self.get(key, 0) + 1
+        self[key] = self.get(key, 0) + count
 
 
 class Counts:
@@ -69,7 +75,6 @@ class Counts:
         setup: answered calls by bucket of `SETUP_BUCKETS_S`, the last one for all above; `setup_sum_s`: their sum.
         messages: by leg and direction. rules: messages by the rule that changed something in them.
         hops, retries: by target. refused: by method and status. dropped: by reason. webhooks: by what became of them.
-        target_up: what the pings said last.
     """
 
     __slots__ = (
@@ -86,7 +91,6 @@ class Counts:
         "setup",
         "setup_sum_s",
         "talk_sum_s",
-        "target_up",
         "webhooks",
     )
 
@@ -100,7 +104,6 @@ class Counts:
         self.refused = _Table()
         self.dropped = _Table()
         self.webhooks = _Table()
-        self.target_up: dict[str, bool] = {}
         self.setup = [0] * (len(SETUP_BUCKETS_S) + 1)
         self.setup_sum_s = 0.0
         self.talk_sum_s = 0.0
@@ -114,8 +117,6 @@ class Counts:
             "retry": lambda event: self.retries.bump(_text(event, "target") or "same"),
             "refused": self._on_refused,
             "dropped": lambda event: self.dropped.bump(known_reason(_text(event, "why"))),
-            "target-up": lambda event: self._on_target(event, True),
-            "target-down": lambda event: self._on_target(event, False),
             "webhook": lambda event: self.webhooks.bump("arrived"),
             "webhook-answered": self._on_webhook_answered,
             "webhook-refused": lambda event: self.webhooks.bump("refused"),
@@ -135,6 +136,40 @@ class Counts:
         first = int(now // 60) - minutes + 1
         parts = [list(counts) for minute, counts in self._recent if minute >= first]
         return Recent(*[sum(part[at] for part in parts) for at in range(3)])
+
+    def dump(self) -> dict[str, Any]:
+        """All counts as plain values, for `add`."""
+        return {
+            "tables": {name: [[*key, count] for key, count in getattr(self, name).items()] for name in _TABLES},
+            "setup": list(self.setup),
+            "setup_sum_s": self.setup_sum_s,
+            "talk_sum_s": self.talk_sum_s,
+            "recent": [[minute, *counts] for minute, counts in self._recent if minute >= 0],
+        }
+
+    def add(self, dumped: Mapping[str, Any]) -> None:
+        """Add what another one of the same machine has counted (minutes are those of its one monotonic clock)."""
+        for name, rows in dumped["tables"].items():
+            table: _Table = getattr(self, name)
+            for *key, count in rows:
+                table.add(tuple(key), count)
+        self.setup = [one + other for one, other in zip(self.setup, dumped["setup"], strict=True)]
+        self.setup_sum_s += dumped["setup_sum_s"]
+        self.talk_sum_s += dumped["talk_sum_s"]
+        for minute, *counts in dumped["recent"]:
+            own = self._minute(minute)
+            if own is not None:
+                for at, count in enumerate(counts):
+                    own[at] += count
+
+    def _minute(self, minute: int) -> list[int] | None:
+        """The counts of a minute; None for one that is too long ago."""
+        at = minute % _RECENT_MINUTES
+        known, counts = self._recent[at]
+        if known < minute:
+            counts = [0, 0, 0]
+            self._recent[at] = (minute, counts)
+        return counts if known <= minute else None
 
     def _on_message(self, event: Event) -> None:
         fields = event.fields
@@ -163,11 +198,9 @@ class Counts:
         outcome = _text(event, "outcome")
         self.calls.bump(outcome, _text(event, "ended_by"))
         self.talk_sum_s += _number(event, "talk_s")
-        minute = int(event.time // 60)
-        at = minute % _RECENT_MINUTES
-        if self._recent[at][0] != minute:
-            self._recent[at] = (minute, [0, 0, 0])
-        self._recent[at][1][0 if outcome == "answered" else 2 if outcome == "cancelled" else 1] += 1
+        minute = self._minute(int(event.time // 60))
+        if minute is not None:
+            minute[0 if outcome == "answered" else 2 if outcome == "cancelled" else 1] += 1
 
     def _on_attempt(self, event: Event) -> None:
         fields = event.fields
@@ -177,9 +210,6 @@ class Counts:
     def _on_refused(self, event: Event) -> None:
         method = _text(event, "method")
         self.refused.bump(method if method in _METHODS else OTHER, _text(event, "status"))
-
-    def _on_target(self, event: Event, up: bool) -> None:
-        self.target_up[_text(event, "target")] = up
 
     def _on_webhook_answered(self, event: Event) -> None:
         status = _number(event, "status")

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.admin.counts import SETUP_BUCKETS_S, Counts
-from proxy.admin.view import ProcessView
+from proxy.admin.view import ProcessView, Usage
 
 __all__ = ["CONTENT_TYPE", "render"]
 
@@ -20,13 +20,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class _Metrics(Collector):
     """Turns counts and the state of the process into metrics."""
 
-    def __init__(self, counts: Counts, view: ProcessView) -> None:
-        self._counts = counts
+    def __init__(self, view: ProcessView) -> None:
         self._view = view
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of ours."""
-        counts = self._counts
+        counts = self._view.counts()
         yield _gauge("build_info", "The version.", {(__version__,): 1}, "version")
         yield _counter("calls", "Calls that ended.", counts.calls, "outcome", "ended_by")
         yield _setup(counts)
@@ -59,12 +58,46 @@ class _Metrics(Collector):
         yield _gauge("rules_info", "The rule sets in use.", rules, "rules", "version")
         yield _gauge("event_loop_lag_seconds", "Longest delay within the last minute.", {(): view.lag_s()})
         yield _gauge("ready", "Whether new calls are taken.", {(): int(bool(view.listeners()) and not view.draining())})
+        yield from self._workers()
         store = view.store_state()
         if store is not None:
             yield _gauge("store_up", "Whether the last write to the call store succeeded.", {(): int(store["ok"])})
             yield _gauge("store_waiting_events", "Events that wait to be stored.", {(): store["waiting"]})
             yield _counter("store_written_events", "Events stored.", {(): store["written"]})
             yield _counter("store_dropped_events", "Events that the store lost.", {(): store["dropped"]})
+
+    def _workers(self) -> Iterable[Metric]:
+        """What is told apart by worker."""
+        workers = [(str(worker.number), worker) for worker in self._view.workers()]
+        if not workers:
+            return
+        up: dict[tuple[str, ...], int] = {(name,): int(worker.up) for name, worker in workers}
+        yield _gauge("worker_up", "Whether a worker runs.", up, "worker")
+        restarts: dict[tuple[str, ...], int] = {(name,): worker.restarts for name, worker in workers}
+        yield _counter("worker_restarts", "How often a successor took a worker's place.", restarts, "worker")
+        calls: dict[tuple[str, ...], int] = {(name,): worker.calls for name, worker in workers}
+        yield _gauge("worker_calls_in_progress", "Calls in progress of a worker.", calls, "worker")
+        lags: dict[tuple[str, ...], float] = {(name,): worker.lag_s for name, worker in workers}
+        yield _gauge("worker_event_loop_lag_seconds", "Longest delay within the last minute.", lags, "worker")
+
+
+class _Usage(Collector):
+    """What `prometheus_client.ProcessCollector` says of one process, for several."""
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterable[Metric]:
+        """CPU, memory and files, under the names that they always have."""
+        usage = self._usage
+        yield CounterMetricFamily("process_cpu_seconds_total", "CPU time of all processes.", usage.cpu_s)
+        for name, text, value in (
+            ("process_resident_memory_bytes", "Memory in RAM of all processes.", usage.resident_bytes),
+            ("process_open_fds", "Open files of all processes.", usage.open_files),
+            ("process_max_fds", "Open files that one process may have.", usage.max_files),
+            ("process_start_time_seconds", "When it was started, in Unix seconds.", usage.started),
+        ):
+            yield GaugeMetricFamily(name, text, value)
 
 
 def _counter(name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
@@ -92,9 +125,13 @@ def _setup(counts: Counts) -> Metric:
     return family
 
 
-def render(counts: Counts, view: ProcessView) -> bytes:
+def render(view: ProcessView) -> bytes:
     """All metrics in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(counts, view))
-    ProcessCollector(registry=registry)
+    registry.register(_Metrics(view))
+    usage = view.usage()
+    if usage is None:
+        ProcessCollector(registry=registry)
+    else:
+        registry.register(_Usage(usage))
     return generate_latest(registry)

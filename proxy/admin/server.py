@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-__all__ = ["Site", "WebThread", "bind"]
+__all__ = ["Site", "WebThread"]
 
 _STOP_S: Final = 3.0
 _SWITCH_S: Final = 0.0005
@@ -35,20 +35,6 @@ class Site(NamedTuple):
         host, port = self.socket.getsockname()[:2]
         scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 class WebThread:

@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["CallStore", "ProcessView", "Row", "StoreUnavailable"]
+from proxy.admin.counts import Counts
+
+__all__ = ["CallStore", "ProcessView", "Row", "StoreUnavailable", "Usage", "WorkerState"]
 
 Row = Mapping[str, Any]
 
 
+class WorkerState(NamedTuple):
+    """One of several workers.
+
+    Attributes:
+        number: from 0. up: whether it runs. restarts: how often a successor took its place.
+        calls: its calls in progress. lag_s: the longest delay of its event loop within the last minute.
+    """
+
+    number: int
+    up: bool
+    restarts: int
+    calls: int
+    lag_s: float
+
+
+class Usage(NamedTuple):
+    """What several processes use of the machine: CPU seconds, bytes in RAM, open files and their limit, and when the
+    first one began, in Unix seconds."""
+
+    cpu_s: float
+    resident_bytes: int
+    open_files: int
+    max_files: int
+    started: float
+
+
 class ProcessView(Protocol):
-    """The running process, as other threads may see it: every answer is quick and a copy."""
+    """The running process, or all workers as one. Other threads may ask: every answer is quick and a copy."""
+
+    def counts(self) -> Counts:
+        """What its events were."""
+
+    def workers(self) -> Sequence[WorkerState]:
+        """The workers; empty for a process without any."""
+
+    def usage(self) -> Usage | None:
+        """What the workers use; None where the process that asks is the one to look at."""
 
     def calls_in_progress(self) -> int:
         """Calls that have begun and not ended."""

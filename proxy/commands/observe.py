@@ -1,49 +1,43 @@
-"""Puts together what watches a running proxy: counts, web pages, webhook tap, HEP3 and OpenTelemetry."""
+"""What the pages are told of a running process and of the call store."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from proxy.audit.redact import Redaction
+from proxy.admin.counts import Counts
+from proxy.admin.view import StoreUnavailable, WorkerState
 from proxy.b2bua.stack import Stack
 from proxy.runtime import Runtime
-from proxy.settings import Settings, SettingsError
-from proxy.settings.observability import address_of
 from proxy.storage.queries import CallFilter, CallRow, StoreReader
 from proxy.storage.schema import WrongVersion
 from proxy.storage.sink import StoreSink
 
-if TYPE_CHECKING:
-    from proxy.admin.counts import Counts
-    from proxy.admin.server import Site, WebThread
-    from proxy.admin.webhook import Webhook
-    from proxy.audit.sinks import Sink
-
-__all__ = ["LoopWatch", "Observers", "RuntimeView", "StoreView"]
+__all__ = ["LoopWatch", "RuntimeView", "StoreView"]
 
 _TICK_S: Final = 0.25
 _LAG_WINDOW_S: Final = 60.0
 _DEAD_S: Final = 5.0
 _DIAGNOSED: Final = 20_000
 _DIAGNOSIS_S: Final = 30.0
-_MISSING: Final = "{} needs more packages: pip install 'trunkline[{}]' ({})"
 
 
 class LoopWatch:
-    """Measures how late the event loop is, by a timer four times a second."""
+    """Measures how late the event loop is, by a timer four times a second.
 
-    def __init__(self) -> None:
+    Args:
+        on_tick: called each time.
+    """
+
+    def __init__(self, on_tick: Callable[[], None] | None = None) -> None:
+        self._on_tick = on_tick
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = 0.0
         self._last = 0.0
@@ -77,6 +71,8 @@ class LoopWatch:
             slots.append((second, late))
         self._slots = slots
         self._arm()
+        if self._on_tick is not None:
+            self._on_tick()
 
     def lag_s(self) -> float:
         """The longest delay within the last minute; one that goes on counts too."""
@@ -91,10 +87,22 @@ class LoopWatch:
 class RuntimeView:
     """The running process, for other threads: sizes and copies only."""
 
-    def __init__(self, runtime: Runtime, watch: LoopWatch, store: StoreSink | None) -> None:
+    def __init__(self, runtime: Runtime, watch: LoopWatch, counts: Counts, store: StoreSink | None) -> None:
         self._runtime = runtime
         self._watch = watch
+        self._counts = counts
         self._store = store
+
+    def counts(self) -> Counts:
+        """What its events were."""
+        return self._counts
+
+    def workers(self) -> Sequence[WorkerState]:
+        """It has none."""
+        return ()
+
+    def usage(self) -> None:
+        """Whoever asks is in the same process."""
 
     def calls_in_progress(self) -> int:
         """Calls that have begun and not ended."""
@@ -160,8 +168,6 @@ class StoreView:
                 self._reader = None
 
     def _read(self, query: Callable[[StoreReader], Any]) -> Any:
-        from proxy.admin.view import StoreUnavailable
-
         with self._lock:
             try:
                 if self._reader is None:
@@ -216,7 +222,6 @@ class StoreView:
 
     def diagnosis(self, since: float, until: float | None) -> str:
         """The failure report of at most 20,000 attempts; one that was made a moment ago is given again."""
-        from proxy.admin.view import StoreUnavailable
         from proxy.diagnosis.report import StatisticsMissing, diagnose, report_lines
 
         known = self._reports.get(int(since // 60))
@@ -237,140 +242,3 @@ class StoreView:
 
 def _row(row: CallRow) -> dict[str, Any]:
     return {**asdict(row), "started": row.started}
-
-
-class Observers:
-    """All that watches, made from the settings before the first listener is open.
-
-    Attributes:
-        sinks: to be given events.
-
-    Raises SettingsError when an address is taken, or a package is missing.
-    """
-
-    def __init__(self, settings: Settings, redaction: Redaction, store: StoreSink | None) -> None:
-        self.sinks: list[Sink] = []
-        self._settings = settings
-        self._store = store
-        self._watch = LoopWatch()
-        self._counts: Counts | None = None
-        self._web: WebThread | None = None
-        self._view: StoreView | None = None
-        self._tap: Webhook | None = None
-        self._sockets: dict[str, socket.socket] = {}
-        try:
-            self._make_web()
-            self._make_exports(redaction)
-        except ImportError as error:
-            raise SettingsError([str(error)]) from None
-
-    def _make_web(self) -> None:
-        settings = self._settings
-        for name, text in (("admin", settings.admin.listen), ("webhook", settings.webhook.listen)):
-            if text is None:
-                continue
-            try:
-                from proxy.admin.server import bind
-            except ImportError as error:
-                raise ImportError(_MISSING.format(f"{name}.listen", "admin", error)) from None
-            try:
-                self._sockets[name] = bind(*address_of(text))
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise SettingsError([f"{name}.listen: {text}: {reason}"]) from None
-        if "admin" in self._sockets:
-            from proxy.admin.counts import Counts
-
-            self._counts = Counts()
-            self.sinks.append(self._counts)
-
-    def _make_exports(self, redaction: Redaction) -> None:
-        settings = self._settings
-        if settings.hep.address is not None:
-            from proxy.export.hep import HepSink
-
-            key = settings.hep.auth_key
-            address = address_of(settings.hep.address)
-            secret = "" if key is None else key.get_secret_value()
-            try:
-                self.sinks.append(HepSink(address, redaction, node_id=settings.hep.node_id, auth_key=secret))
-            except OSError as error:
-                raise SettingsError([f"hep.address: {settings.hep.address}: {error.strerror or error}"]) from None
-        if settings.otel.endpoint is not None:
-            try:
-                from proxy.export.traces import TraceSink, otlp_provider
-            except ImportError as error:
-                raise ImportError(_MISSING.format("otel.endpoint", "otel", error)) from None
-            provider = otlp_provider(settings.otel.endpoint, settings.otel.service_name)
-            self.sinks.append(TraceSink(provider, redaction))
-
-    def start(self, runtime: Runtime) -> None:
-        """Begin to serve; in the event loop, once everything listens."""
-        if not self._sockets:
-            return
-        from proxy.admin.server import WebThread
-
-        self._watch.start()
-        sites: list[Site] = []
-        if "admin" in self._sockets:
-            sites.append(self._admin_site(runtime))
-        if "webhook" in self._sockets:
-            sites.append(self._webhook_site(runtime, asyncio.get_running_loop()))
-        self._web = WebThread(sites)
-        self._web.start()
-
-    def _admin_site(self, runtime: Runtime) -> Site:
-        from proxy.admin.app import AdminState, create_app
-        from proxy.admin.server import Site
-
-        given = self._settings.admin.token
-        token = secrets.token_urlsafe(24) if given is None else given.get_secret_value()
-        view = RuntimeView(runtime, self._watch, self._store)
-        if self._store is not None:
-            self._view = StoreView(self._store.settings.path)
-        assert self._counts is not None
-        state = AdminState(view, self._counts, self._view, token, self._settings.admin.metrics_login)
-        site = Site("admin", create_app(state), self._sockets["admin"])
-        if given is None:
-            sys.stderr.write(f"trunkline: dashboard at {site.url} with token {token}\n")
-            sys.stderr.flush()
-        return site
-
-    def _webhook_site(self, runtime: Runtime, loop: asyncio.AbstractEventLoop) -> Site:
-        from proxy.admin.server import Site
-        from proxy.admin.webhook import TapSettings, Webhook, create_tap
-
-        wanted, tls = self._settings.webhook, self._settings.tls
-
-        def tell(event: str, call_id: str, attempt: int, fields: dict[str, object]) -> None:
-            try:
-                loop.call_soon_threadsafe(_tell_stack, runtime, event, call_id, attempt, fields)
-            except RuntimeError:  # the loop has ended
-                pass
-
-        assert wanted.secret is not None
-        secret = wanted.secret.get_secret_value()
-        tap_settings = TapSettings(wanted.path, secret, wanted.forward_url, wanted.deadline_s, wanted.attempts)
-        self._tap = Webhook(tap_settings, tell)
-        app = create_tap(self._tap)
-        certificate, key = (tls.certificate, tls.key) if wanted.tls else (None, None)
-        return Site("webhook", app, self._sockets["webhook"], certificate, key)
-
-    def stop(self) -> None:
-        """Serve no more."""
-        self._watch.stop()
-        if self._web is not None:
-            self._web.stop()
-        for listener in self._sockets.values():
-            listener.close()
-        if self._view is not None:
-            self._view.close()
-
-
-def _tell_stack(runtime: Runtime, event: str, call_id: str, attempt: int, fields: dict[str, object]) -> None:
-    """In the calls' event loop: put a webhook on the record."""
-    stack = runtime.stack
-    if isinstance(stack, Stack):
-        webhooks = stack.webhooks
-        step = {"arrived": webhooks.arrived, "answered": webhooks.answered, "refused": webhooks.refused}[event]
-        runtime.drive(step, call_id, attempt, fields)

@@ -6,9 +6,9 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -16,17 +16,22 @@ import uvloop
 from proxy import __version__
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, LogTarget, Sink, configure_logs
-from proxy.commands.observe import Observers
+from proxy.commands.observe import StoreView
+from proxy.commands.observers import Observers, WorkerObservers
 from proxy.commands.prepare import Prepared, prepare
+from proxy.commands.sites import Doors, serve
+from proxy.fleet import Board, FleetView
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
-from proxy.settings.observability import AdminSection, syslog_address
+from proxy.settings.observability import syslog_address
 from proxy.storage.paths import default_store
 from proxy.storage.sink import StoreSettings, StoreSink
 from proxy.supervisor import Place, Supervisor
+from proxy.transport import Listener
+from proxy.transport.claim import claim
 from proxy.transport.errors import ListenError, TlsError
-from proxy.workers import Exchange
+from proxy.workers import Exchange, Lines
 
 __all__ = ["run_proxy"]
 
@@ -35,37 +40,99 @@ _M_ARENA_MAX = -8
 _UNUSABLE = 2
 
 
+class _Watchers(Protocol):
+    """What watches the calls of one process."""
+
+    sinks: list[Sink]
+
+    def start(self, runtime: Runtime) -> None:
+        """Begin; in the event loop, once everything listens."""
+
+    def stop(self) -> None:
+        """Watch no more."""
+
+
+MakeWatchers = Callable[[Settings, Redaction, StoreSink | None], _Watchers]
+
+
 def run_proxy(flags: Mapping[str, Any]) -> None:
     """Run until SIGTERM or SIGINT, then let calls end.
 
     Raises SettingsError when something is wrong before the first listener is open, or a listener can't be opened.
     """
     prepared = prepare(flags)
-    workers = prepared.settings.workers
-    if workers == 1:
-        _run(prepared, None)
-        return
-    _configure_logs(prepared.settings, _Direct())
-    code = Supervisor(workers, lambda place: _work(prepared, place)).run()
-    if code:
-        sys.exit(code)
+    if prepared.settings.workers == 1:
+        run_calls(prepared, prepared.settings.listeners(), Observers)
+    else:
+        code = _Workers(prepared).run()
+        if code:
+            sys.exit(code)
 
 
-def _work(prepared: Prepared, place: Place) -> int:
-    """One worker of several; gives its exit code."""
-    settings = prepared.settings
-    if place.number:
-        # One of them serves the pages, on a port that is not shared.
-        settings = settings.model_copy(update={"admin": AdminSection()})
-    config = replace(prepared.config, max_calls=-(-prepared.config.max_calls // place.workers))
-    if place.again:
+class _Workers:
+    """Several workers under a supervisor, and beside them a process that serves the pages of all.
+
+    Raises SettingsError.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        settings = prepared.settings
+        self._prepared = prepared
         try:
-            rules, default = prepared.load_rules()
-            config = replace(config, rules=rules, default_rules=default)
-        except SettingsError:
-            pass  # they have been changed for the worse since the start; RuleReload says so when it looks
+            self._listeners = claim(settings.listeners())
+        except ListenError as error:
+            raise SettingsError([str(error)]) from None
+        self._doors = Doors(settings)
+        self._board = Board(settings.workers)
+        self._lines = Lines(settings.workers)
+
+    def run(self) -> int:
+        """Run; gives the exit code."""
+        settings = self._prepared.settings
+        _configure_logs(settings, _Direct())
+        self._doors.announce(settings)
+        pages = self._serve_pages if self._doors else None
+        try:
+            return Supervisor(self._board, self._work, pages=pages).run()
+        finally:
+            self._doors.close()
+            self._lines.close()
+            self._board.close()
+
+    def _work(self, place: Place) -> int:
+        """One worker; gives its exit code."""
+        prepared = self._prepared
+        config = replace(prepared.config, max_calls=-(-prepared.config.max_calls // place.workers))
+        if place.again:
+            try:
+                rules, default = prepared.load_rules()
+                config = replace(config, rules=rules, default_rules=default)
+            except SettingsError:
+                pass  # they have been changed for the worse since the start; RuleReload says so when it looks
+
+        def watchers(settings: Settings, redaction: Redaction, store: StoreSink | None) -> WorkerObservers:
+            return WorkerObservers(settings, redaction, store, self._board, self._lines, place.number)
+
+        self._doors.close()
+        return _exit_code(lambda: run_calls(replace(prepared, config=config), self._listeners, watchers, place))
+
+    def _serve_pages(self, parent: int) -> int:
+        """The process with the pages; gives its exit code."""
+        settings = self._prepared.settings
+        out = LineWriter(sys.stdout.buffer)
+        _configure_logs(settings, out)
+        store = StoreView(settings.store.path or default_store()) if settings.store.enabled else None
+        sites = self._doors.sites(settings, FleetView(self._board), store, self._lines.tell)
+        try:
+            return _exit_code(lambda: serve(sites, parent))
+        finally:
+            out.close()
+
+
+def _exit_code(run: Callable[[], None]) -> int:
+    """What a process of ours ends with."""
     try:
-        _run(replace(prepared, settings=settings, config=config), place)
+        run()
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"trunkline: {problem}\n")
@@ -90,8 +157,10 @@ def _configure_logs(settings: Settings, out: LineTarget) -> Redaction:
     return redaction
 
 
-def _run(prepared: Prepared, place: Place | None) -> None:
-    """One process. Raises SettingsError."""
+def run_calls(
+    prepared: Prepared, listeners: Sequence[Listener], make_watchers: MakeWatchers, place: Place | None = None
+) -> None:
+    """One process that takes calls: the only one, or a worker. Raises SettingsError."""
     settings = prepared.settings
     events = _events_writer(settings)
     out = _log_target(settings)
@@ -102,26 +171,16 @@ def _run(prepared: Prepared, place: Place | None) -> None:
     store = _store(settings)
     if store is not None:
         sinks.append(store)
-    observers = Observers(settings, redaction, store)
-    sinks += observers.sinks
-    log = structlog.get_logger(__name__)
-    log.info(
-        "starting",
-        version=__version__,
-        targets={name: str(target.uri) for name, target in prepared.config.targets.items()},
-        rules={name: rules.version for name, rules in prepared.rules.items()},
-        default_rules=prepared.default_rules,
-    )
-    for note in settings.notes():
-        log.warning("settings-note", note=note)
+    watchers = make_watchers(settings, redaction, store)
+    sinks += watchers.sinks
+    _log_start(prepared, store)
     if store is not None:
-        log.info("store", path=str(store.settings.path))
         store.start()
     _raise_open_files()
     _use_one_arena()
     runtime = Runtime(
         prepared.config,
-        settings.listeners(),
+        listeners,
         tls=settings.tls_settings(),
         sinks=sinks,
         stream=settings.stream_settings(),
@@ -132,11 +191,11 @@ def _run(prepared: Prepared, place: Place | None) -> None:
         parent=None if place is None else place.parent,
     )
     try:
-        uvloop.run(runtime.run(lambda: observers.start(runtime)))
+        uvloop.run(runtime.run(lambda: watchers.start(runtime)))
     except (ListenError, TlsError) as error:
         raise SettingsError([str(error)]) from None
     finally:
-        observers.stop()
+        watchers.stop()
         for sink in sinks:
             sink.close()
 
@@ -149,6 +208,22 @@ def _log_target(settings: Settings) -> LogTarget:
     from proxy.export.syslog import LogWithSyslog, SyslogStream
 
     return LogWithSyslog(out, SyslogStream(syslog_address(wanted.address), wanted.facility, wanted.app_name))
+
+
+def _log_start(prepared: Prepared, store: StoreSink | None) -> None:
+    """What is about to run."""
+    log = structlog.get_logger(__name__)
+    log.info(
+        "starting",
+        version=__version__,
+        targets={name: str(target.uri) for name, target in prepared.config.targets.items()},
+        rules={name: rules.version for name, rules in prepared.rules.items()},
+        default_rules=prepared.default_rules,
+    )
+    for note in prepared.settings.notes():
+        log.warning("settings-note", note=note)
+    if store is not None:
+        log.info("store", path=str(store.settings.path))
 
 
 def _events_writer(settings: Settings) -> LineWriter | None:

@@ -244,23 +244,9 @@ class Settings(BaseSettings):
         if self.retry.no_webhook_after_s and self.webhook.listen is None:
             problems.append("webhook.listen is not set: retry.no_webhook_after_s needs the webhook tap")
         problems += self._unknown_names()
-        problems += self._alone()
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-    def _alone(self) -> list[str]:
-        """What several workers can't do."""
-        if self.workers == 1:
-            return []
-        problems = [
-            f"listen: {item}: several workers need a port of their choice, not any"
-            for item in self.listeners()
-            if not item.port
-        ]
-        if self.webhook.listen is not None:
-            problems.append("workers: the webhook tap knows the calls of one process only (allowed with it: 1)")
-        return problems
 
     def _unknown_names(self) -> list[str]:
         """Names of targets and trunks that nothing has."""

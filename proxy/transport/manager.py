@@ -22,7 +22,7 @@ from proxy.transport.stream import StreamConnection, StreamHooks, StreamSettings
 from proxy.transport.tls import TlsSettings, client_context, server_context
 from proxy.transport.udp import UdpSocket, udp_socket
 
-__all__ = ["Transports"]
+__all__ = ["Transports", "server_socket"]
 
 _BACKLOG: Final = 1024
 _STOP_S: Final = 1.0
@@ -119,7 +119,7 @@ class Transports:
         try:
             found = await loop.getaddrinfo(listener.host, listener.port, type=kind, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
-            make = udp_socket if kind == socket.SOCK_DGRAM else _server_socket
+            make = udp_socket if kind == socket.SOCK_DGRAM else server_socket
             sock = make(family, address, shared=self._shared)
         except OSError as error:
             raise ListenError(f"{listener}: {reason_of(error)}") from error
@@ -411,7 +411,7 @@ class _Acceptor(asyncio.Protocol):
         self._owner.accepted(self._listener, self._advertised, cast("asyncio.Transport", transport))
 
 
-def _server_socket(family: int, address: Any, *, shared: bool = False) -> socket.socket:
+def server_socket(family: int, address: Any, *, shared: bool = False) -> socket.socket:
     """A bound stream socket; `shared` with other processes. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

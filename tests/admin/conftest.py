@@ -11,7 +11,9 @@ import pytest
 
 from proxy.admin.app import AdminState, create_app
 from proxy.admin.counts import Counts
-from proxy.admin.server import Site, WebThread, bind
+from proxy.admin.server import Site, WebThread
+from proxy.admin.sockets import bind
+from proxy.admin.view import Usage, WorkerState
 from proxy.commands.observe import StoreView
 from proxy.rehearsal import START, Causes, Rehearsal, RehearsalOptions
 from proxy.rulefiles import load_directory_or_files
@@ -23,12 +25,23 @@ TOKEN = "a-token-for-tests-only"
 
 
 class Process:
-    """A running process, as the pages see it; tests set what it says."""
+    """A running process with two workers, as the pages see it; tests set what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counts | None = None) -> None:
+        self.counted = counts or Counts()
         self.is_draining = False
         self.is_alive = True
         self.heard = ["udp:127.0.0.1:5060"]
+        self.store: Mapping[str, Any] = {"ok": True, "error": "", "waiting": 0, "written": 4321, "dropped": 0}
+
+    def counts(self) -> Counts:
+        return self.counted
+
+    def workers(self) -> Sequence[WorkerState]:
+        return [WorkerState(0, True, 0, 2, 0.0012), WorkerState(1, True, 1, 1, 0.0004)]
+
+    def usage(self) -> Usage | None:
+        return Usage(12.5, 100_000_000, 40, 65_536, 1_700_000_000.0)
 
     def calls_in_progress(self) -> int:
         return 3
@@ -61,7 +74,7 @@ class Process:
         return START + SPAN_S + 60
 
     def store_state(self) -> Mapping[str, Any] | None:
-        return {"ok": True, "error": "", "waiting": 0, "written": 4321, "dropped": 0}
+        return self.store
 
 
 class Dashboard(NamedTuple):
@@ -85,8 +98,8 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     Rehearsal(options, load_directory_or_files([shipped_rules()]), "twilio-openai", [store, counts]).run()
     assert store.flush(30.0)
     store.close()
-    process, view = Process(), StoreView(path)
-    site = Site("admin", create_app(AdminState(process, counts, view, TOKEN)), bind("127.0.0.1", 0))
+    process, view = Process(counts), StoreView(path)
+    site = Site("admin", create_app(AdminState(process, view, TOKEN)), bind("127.0.0.1", 0))
     web = WebThread([site])
     web.start()
     yield Dashboard(site.url, process, counts, view, path)

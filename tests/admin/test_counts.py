@@ -17,7 +17,7 @@ def feed(counts: Counts, bench: Bench) -> None:
 
 
 def metrics(counts: Counts) -> dict[str, float]:
-    lines = [line for line in render(counts, Process()).decode().splitlines() if not line.startswith("#")]
+    lines = [line for line in render(Process(counts)).decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
@@ -71,7 +71,7 @@ def test_labels_that_peers_choose_are_bounded() -> None:
 
 def test_metrics_are_what_the_documentation_lists() -> None:
     text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
-    exposed = set(re.findall(r"^# TYPE (trunkline_\w+)", render(Counts(), Process()).decode(), re.MULTILINE))
+    exposed = set(re.findall(r"^# TYPE (trunkline_\w+)", render(Process()).decode(), re.MULTILINE))
     assert sorted(name for name in exposed if f"`{name}`" not in text) == []
     assert len(exposed) > 20
 

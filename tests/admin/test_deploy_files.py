@@ -37,7 +37,7 @@ def series() -> dict[str, set[str]]:
         counts.emit(Event(kind, 1.0, "", "", 0, {"why": "x", "method": "INVITE", "status": 400, "target": "t"}))
     counts.rules.bump("set/rule")
     found: dict[str, set[str]] = {}
-    for line in render(counts, Process()).decode().splitlines():
+    for line in render(Process(counts)).decode().splitlines():
         if not line.startswith("#"):
             name, _, labels = line.rpartition(" ")[0].partition("{")
             found.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))

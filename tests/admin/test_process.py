@@ -28,7 +28,8 @@ CANARIES = (NUMBER, "canary-api-key-4411", "Y2FuYXJ5LXNydHAta2V5LTAwMDAwMDAwMDAw
 class Caller:
     """A caller by UDP, whose every message holds something that must not be shown."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, number: int = 0) -> None:
+        self.number = number
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(10.0)
@@ -43,11 +44,11 @@ class Caller:
     def send(self, method: str, cseq: int, body: str = "") -> None:
         lines = [
             f"{method} {self.target} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.here};rport;branch=z9hG4bK{method}{cseq}",
+            f"Via: SIP/2.0/UDP {self.here};rport;branch=z9hG4bK{method}{cseq}n{self.number}",
             "Max-Forwards: 70",
             f'From: "+{NUMBER}" <sip:+{NUMBER}@{self.here}>;tag=t1',
             f"To: {self.to}",
-            f"Call-ID: canary-call@{self.here}",
+            f"Call-ID: canary-call{self.number}@{self.here}",
             f"CSeq: {cseq} {method}",
             f"Contact: <sip:+{NUMBER}@{self.here}>",
             f"P-Asserted-Identity: <tel:+{NUMBER}>",
@@ -75,6 +76,11 @@ class Caller:
         assert answer.contact is not None
         self.to, self.target = answer.get("to") or "", answer.contact.uri_text
         self.send("ACK", 1)
+
+    @property
+    def owner(self) -> str:
+        """The number of the worker that has the call."""
+        return self.to.rpartition("tag=")[2][0]
 
     def hang_up(self) -> None:
         self.send("BYE", 2)

@@ -11,7 +11,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.admin.server import Site, WebThread, bind
+from proxy.admin.server import Site, WebThread
+from proxy.admin.sockets import bind
 from proxy.admin.webhook import TapSettings, Webhook, create_tap
 from proxy.b2bua.config import RetryPolicy
 from proxy.sim.webhook import signature_headers

@@ -18,6 +18,8 @@ from proxy.sip.parser import StreamFramer, parse_message
 from tests.support.processes import SIPP_SCENARIOS, Sipp, Trunkline, free_port, running_trunkline
 
 FLAGS = ("--workers", "2")
+BUSY = "limits: {max_lag_s: 0}\n"
+"""For tests with load: a machine that has other things to do as well is no reason to refuse calls."""
 SPREAD = ("-t", "un", "-max_socket", "1000")
 """A socket for each call, which the kernel gives to this or that worker."""
 
