@@ -16,9 +16,12 @@ import structlog
 
 from proxy.audit.sinks import Sink
 from proxy.audit.throttle import Throttle
+from proxy.b2bua.checkpoint import flow_of
 from proxy.b2bua.config import StackConfig
-from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
+from proxy.checkpoints import CheckpointTable
 from proxy.garbage import GarbageCollection
 from proxy.rewrite.engine import RuleSet
 from proxy.rulereload import RuleReload, RuleSource
@@ -47,6 +50,13 @@ class StackLike(Protocol):
     @property
     def calls_in_progress(self) -> int:
         """How many calls have begun and not ended."""
+
+    @property
+    def orphans(self) -> int:
+        """How many legs of a process that died have not been ended yet."""
+
+    def adopt(self, remains: Sequence[Remains], now: float) -> None:
+        """End the legs that a process which died has left behind."""
 
     def take_effects(self) -> list[Effect]:
         """What is to be done, in order."""
@@ -128,6 +138,7 @@ class Runtime:
         on_reload: called on SIGHUP after the certificate was read again.
         rules: where rule sets come from; they are read again on SIGHUP and when a file was changed. None: never.
         exchange: with the other workers, where several processes share the listeners; None for one process.
+        checkpoints: where what would end each leg is kept, and may have been left by a process before this one.
         parent: a file descriptor that can be read once the supervisor is gone; the process then ends as by SIGTERM.
     """
 
@@ -146,6 +157,7 @@ class Runtime:
         on_reload: Callable[[], None] | None = None,
         rules: RuleSource | None = None,
         exchange: Exchange | None = None,
+        checkpoints: CheckpointTable | None = None,
         parent: int | None = None,
     ) -> None:
         make_id = new_id if exchange is None else worker_id(exchange.number)
@@ -159,6 +171,7 @@ class Runtime:
             shared=exchange is not None,
         )
         self._exchange = exchange
+        self._checkpoints = checkpoints
         self._parent = parent
         self._watch = FileWatch(() if tls is None else tls.files(), watch_s, self.reload)
         self._rules = None if rules is None else RuleReload(rules, self._use_rules, self._rules_failed)
@@ -208,6 +221,20 @@ class Runtime:
         if self._rules is not None:
             self._rules.start()
         self._drive(self.stack.start)
+        if self._checkpoints is not None:
+            self._adopt(self._checkpoints)
+
+    def _adopt(self, checkpoints: CheckpointTable) -> None:
+        """End the calls of the process that was here before."""
+        remains: list[Remains] = []
+        for call, side, facts in checkpoints.load():
+            flow = flow_of(facts[1])
+            if flow.transport == "udp" and flow.listener:
+                flow = self.transports.datagram_flow(flow.listener, *flow.remote) or flow
+            remains.append(Remains(call, side, flow, facts))
+        if remains:
+            self._log.warning("ending-lost-calls", legs=len(remains))
+            self._drive(self.stack.adopt, remains)
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM or SIGINT, then let calls end. `on_ready` is called once everything listens.
@@ -315,7 +342,7 @@ class Runtime:
         self._log.info("draining", calls=calls, drain_s=self._drain_s)
         await self._wait_for_calls(self._drain_s)
         left = stack.calls_in_progress
-        if left:
+        if left or stack.orphans:
             self._log.warning("hanging-up", calls=left)
             self._drive(stack.hang_up_all, "Shutting down")
             assert self._hurry is not None
@@ -325,7 +352,8 @@ class Runtime:
     async def _wait_for_calls(self, limit_s: float) -> None:
         assert self._hurry is not None
         deadline = time.monotonic() + limit_s
-        while self.stack.calls_in_progress and not self._hurry.is_set() and time.monotonic() < deadline:
+        stack = self.stack
+        while (stack.calls_in_progress or stack.orphans) and not self._hurry.is_set() and time.monotonic() < deadline:
             try:
                 await asyncio.wait_for(self._hurry.wait(), _POLL_S)
             except TimeoutError:
@@ -443,7 +471,14 @@ class Runtime:
             self._performing = False
         self._arm()
 
-    def _perform_rare(self, effect: Open | Resolve | CloseFlow) -> None:
+    def _perform_rare(self, effect: Open | Resolve | CloseFlow | Checkpoint) -> None:
+        if isinstance(effect, Checkpoint):
+            if self._checkpoints is not None:
+                if effect.facts is None:
+                    self._checkpoints.drop(effect.call, effect.side)
+                else:
+                    self._checkpoints.put(effect.call, effect.side, effect.facts)
+            return
         if isinstance(effect, CloseFlow):
             self.transports.close_flow(effect.flow, effect.why)
             return

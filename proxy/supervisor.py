@@ -56,6 +56,8 @@ class Supervisor:
         pages: what a process beside the workers does, that serves the pages of all of them: it gets the `parent` of a
             `Place`, and ends by SIGTERM, which it gets after the last worker has ended. On SIGHUP it is started anew.
             None: there is no such process.
+        remains: how many legs a worker that died has left for its successor to end. Where there are some it gets one
+            even when all are to stop.
         reload: reads the settings again before SIGHUP is passed on; False when that can't be. None passes it on.
         backoff_s: the first wait, and the longest one.
         steady_s: how long a worker has to live to be started again without a wait.
@@ -68,6 +70,7 @@ class Supervisor:
         work: Callable[[Place], int],
         *,
         pages: Callable[[int], int] | None = None,
+        remains: Callable[[int], int] = lambda number: 0,
         reload: Callable[[], bool] | None = None,
         backoff_s: tuple[float, float] = (0.2, 10.0),
         steady_s: float = 5.0,
@@ -77,6 +80,7 @@ class Supervisor:
         self._workers = board.workers
         self._work = work
         self._pages = pages
+        self._remains = remains
         self._reload = reload
         self._backoff_s = backoff_s
         self._steady_s = steady_s
@@ -202,6 +206,10 @@ class Supervisor:
             self._stuck.forget(number)
         if self._stopping and is_worker:
             self._code = self._code or abs(code)
+            if code and self._remains(number):
+                self._log.error("worker-died", worker=number, code=code, again_in_s=0.0)
+                self._start(number, again=True)
+                self._send(signal.SIGTERM, number)
             return
         if code == _UNUSABLE:
             self._code = _UNUSABLE

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from proxy.audit.records import Event
 from proxy.b2bua.config import StackConfig
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
 from proxy.runtime import Runtime
@@ -56,6 +57,13 @@ class Script:
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [note for note in self.notes if note[0] == name]
+
+    @property
+    def orphans(self) -> int:
+        return 0
+
+    def adopt(self, remains: Sequence[Remains], now: float) -> None:
+        self._note("adopt", remains)
 
     def take_effects(self) -> list[Effect]:
         effects, self.effects = self.effects, []

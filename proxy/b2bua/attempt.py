@@ -228,4 +228,6 @@ class Attempt(OutgoingInvite):
             self.summary["detail"] = detail
         for leg in self._early.values():
             leg.close()
+        if cause != "answered":
+            self._let_go()
         self.core.record("attempt-end", now, self.call.id, dict(self.summary), "b", self.number)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from proxy.b2bua.attempt import Attempt
 from proxy.b2bua.caller_invite import CallerInvite, reason_header
+from proxy.b2bua.checkpoint import invite_in_facts
 from proxy.b2bua.config import AttemptPlan, RetryPolicy, Target
 from proxy.b2bua.core import Core
 from proxy.b2bua.decisions import decide_call
+from proxy.b2bua.effects import Checkpoint
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import add_early_answer, hide_own_refusal, withhold_early_media
@@ -132,6 +134,9 @@ class Call:
             self.end(now, refusal.status, "Dropped", "refused", refusal.rule)
             return
         self.invite.trying(now)
+        if self.core.config.checkpoints:
+            self.leg_a.kept = True
+            self.core.effects.append(Checkpoint(self.id, "a", invite_in_facts(self, self.leg_a)))
         self.leg_a.settle_flow()
         if refusal is None:
             self._begin_attempt(plan_for(self.retry, 1), now)
@@ -216,6 +221,9 @@ class Call:
         self.leg_b = leg_b
         self.core.health.worked(attempt.target.name)
         leg_b.peer, self.leg_a.peer = self.leg_a, leg_b
+        self.answered_at = now
+        self.leg_a.checkpoint()
+        leg_b.checkpoint()
         seq = attempt.request.cseq.number
         leg_b.settle_flow()
         if exchange.offered and not exchange.answered and not offered:
@@ -224,7 +232,6 @@ class Call:
         else:
             leg_b.send_ack(seq, now)
         self.state = "answered"
-        self.answered_at = now
         self._stop_timers()
         if self.core.config.max_call_s:
             self._limit_timer = self.core.timers.schedule(now + self.core.config.max_call_s, self._on_limit)
@@ -357,6 +364,7 @@ class Call:
         old.peer, new.peer = None, peer
         if peer is not None:
             peer.peer = new
+        new.checkpoint()
 
     # The end
 

@@ -177,6 +177,7 @@ class StackConfig:
         screen_rules: the rule set that turns requests away before they become a call; "" for none.
         retry_after_s: the Retry-After that such a 503 carries.
         user_agent: the User-Agent and Server value.
+        checkpoints: whether what would end each leg is to be kept outside of this process (effect `Checkpoint`).
         call_id_header, attempt_header: the names of the headers that tell a webhook consumer our call id and the
             attempt number.
     """
@@ -212,5 +213,6 @@ class StackConfig:
     rule_settings: Mapping[str, str] = field(default_factory=dict)
     retry_after_s: int = 5
     user_agent: str = "Trunkline"
+    checkpoints: bool = False
     call_id_header: str = "X-Trunkline-Call-ID"
     attempt_header: str = "X-Trunkline-Attempt"

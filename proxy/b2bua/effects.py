@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from proxy.audit.records import Event
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.uri import Uri
 
-__all__ = ["CloseFlow", "Effect", "Open", "Record", "Resolve", "Send"]
+__all__ = ["Checkpoint", "CloseFlow", "Effect", "Open", "Record", "Resolve", "Send"]
 
 
 class Send:
@@ -58,4 +60,18 @@ class Record:
         self.event = event
 
 
-Effect = Send | Resolve | Open | CloseFlow | Record
+class Checkpoint:
+    """Have the facts that are needed to end a leg kept where they outlive this process, in place of those before.
+
+    None: nothing is left to be ended. Only where the configuration asks for it (`StackConfig.checkpoints`).
+    """
+
+    __slots__ = ("call", "facts", "side")
+
+    def __init__(self, call: str, side: str, facts: Sequence[object] | None) -> None:
+        self.call = call
+        self.side = side
+        self.facts = facts
+
+
+Effect = Send | Resolve | Open | CloseFlow | Record | Checkpoint

@@ -30,7 +30,7 @@ def take_request(call: Call, leg: Leg, tx: ServerTransaction, now: float) -> Non
     call.core.record_message(now, call.id, leg.side, "in", tx.flow, request, call.attempt_number)
     method = request.method
     if leg.flow.closed:
-        leg.flow = tx.flow
+        leg.move(tx.flow)
     if method == "BYE":
         _take_bye(call, leg, tx, now)
     elif call.state == "ended" or (leg.confirmed and not call.has_leg(leg)):
@@ -51,7 +51,7 @@ def take_request(call: Call, leg: Leg, tx: ServerTransaction, now: float) -> Non
     else:
         peer = leg.peer
         if method in _TARGET_REFRESH:
-            leg.dialog.refresh_target(request)
+            leg.refresh_target(request)
         elif method == "NOTIFY":
             _note_notify(call, leg, request, now)
         Relay.start(call, leg, peer, tx, now)
@@ -71,7 +71,7 @@ def _take_refer(call: Call, leg: Leg, tx: ServerTransaction, now: float) -> None
     if call.core.config.refer == "execute":
         Transfer.start(call, leg, leg.peer, tx, now)
         return
-    leg.dialog.refresh_target(request)
+    leg.refresh_target(request)
     Relay.start(call, leg, leg.peer, tx, now)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.audit.records import Change
+from proxy.b2bua.checkpoint import dialog_facts
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
 from proxy.b2bua.crossing import crossed_request
+from proxy.b2bua.effects import Checkpoint
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.heard import Challenged
 from proxy.b2bua.mapping import MAX_FORWARDS, contact_line, via_line
@@ -62,6 +64,7 @@ class Leg:
         digest: answers the peer's challenges, where it is a target that has credentials.
         update_in, update_out: whether an offer in an UPDATE of the peer, or of ours, waits for its answer.
         takes_update: whether the peer's Allow lists UPDATE.
+        kept: whether what would end the leg is kept outside of this process.
         local_sdp, remote_sdp: the last session description that we sent and got.
         origin: what keeps the o= line as the peer knows it, once its session goes on with somebody else.
     """
@@ -90,6 +93,7 @@ class Leg:
         "invite_in",
         "invite_out",
         "keeper",
+        "kept",
         "late_answer",
         "local_sdp",
         "origin",
@@ -131,6 +135,7 @@ class Leg:
         self._tags = [dialog.local_tag]
         self.keeper = SessionKeeper(self)
         self.digest: DigestClient | None = None
+        self.kept = False
         self.takes_update = False
         self.update_in = False
         self.update_out = False
@@ -144,6 +149,9 @@ class Leg:
         self.ended = True
         self.stop_answer()
         self.keeper.stop()
+        if self.kept:
+            self.kept = False
+            self.core.effects.append(Checkpoint(self.call.id, self.side, None))
         for tag in self._tags:
             key = (self.dialog.call_id, tag)
             if self.core.legs.get(key) is self:
@@ -155,6 +163,27 @@ class Leg:
         self.dialog.retag(tag)
         self._tags.append(tag)
         self.core.legs[(self.dialog.call_id, tag)] = self
+        if self.kept:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Have what would end the dialog kept outside of this process, as it is now."""
+        if self.core.config.checkpoints and not self.ended:
+            self.kept = True
+            self.core.effects.append(Checkpoint(self.call.id, self.side, dialog_facts(self.call, self)))
+
+    def move(self, flow: Flow) -> None:
+        """Go on with another flow."""
+        self.flow = flow
+        if self.kept and self.confirmed:
+            self.checkpoint()
+
+    def refresh_target(self, message: Message) -> None:
+        """Take the remote target from a target refresh request of the peer, or from its 2xx to ours."""
+        before = self.dialog.remote_target
+        self.dialog.refresh_target(message)
+        if self.kept and self.dialog.remote_target != before:
+            self.checkpoint()
 
     @property
     def idle(self) -> bool:
@@ -219,7 +248,7 @@ class Leg:
         """A search for a new flow has ended, with one or without."""
         self._reopening -= 1
         if flow is not None:
-            self.flow = flow
+            self.move(flow)
 
     def credentials(self, method: str) -> tuple[Header, ...]:
         """What answers the peer's challenges in a request of ours; nothing before there was one."""
@@ -441,7 +470,7 @@ class Leg:
 
     def settled(self, flow: Flow, now: float) -> None:
         """Go on with the flow that was looked for, and send what waited for it."""
-        self.flow = flow
+        self.move(flow)
         waiting, self._settling = self._settling, None
         for action, failed in waiting or ():
             self.with_flow(action, now, failed)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.b2bua.checkpoint import invite_out_facts
 from proxy.b2bua.config import Target
 from proxy.b2bua.core import AVOID_S, Core
 from proxy.b2bua.credentials import DigestClient
+from proxy.b2bua.effects import Checkpoint
 from proxy.b2bua.exchange import Exchange
 from proxy.b2bua.farewell import Farewell
 from proxy.b2bua.given_up import GivenUp
@@ -167,6 +169,10 @@ class OutgoingInvite:
         core = self.core
         core.record_message(now, self.call.id, self.side, "out", flow, request, self.number, draft.changes, self.source)
         self.tx = core.layer.send_request(request, flow, self, now)
+        if core.config.checkpoints:
+            core.effects.append(
+                Checkpoint(self.call.id, self.side, invite_out_facts(request, flow, self.target.name))
+            )
         if self._hops:
             self._hop_timer = core.timers.schedule(now + core.config.retry.hop_timeout_s, self._on_silence)
         self._on_sent(now)
@@ -348,6 +354,11 @@ class OutgoingInvite:
         self._cancel_extra = extra
         if self.tx.provisional_received:
             self._send_cancel(now)
+
+    def _let_go(self) -> None:
+        """It has ended without a dialog: nothing has to be kept of it outside of this process any more."""
+        if self.request is not None and self.core.config.checkpoints:
+            self.core.effects.append(Checkpoint(self.call.id, self.side, None))
 
     def _send_cancel(self, now: float) -> None:
         extra, self._cancel_extra = self._cancel_extra or (), None

@@ -169,7 +169,7 @@ class Reinvite:
 
     def _take(self, tx: ClientTransaction, response: Response, now: float) -> None:
         leg = self._leg
-        leg.dialog.refresh_target(response)
+        leg.refresh_target(response)
         leg.learn(response)
         if tx.request.body:
             leg.local_sdp = tx.request.body

@@ -263,7 +263,7 @@ class Relay:
             if draft.body:
                 leg.local_sdp = draft.body
             if tx.method in ("INVITE", "UPDATE"):
-                peer.dialog.refresh_target(response)
+                peer.refresh_target(response)
                 lines = list(self._lines)
                 peer.keeper.start(answered_terms(response, peer.keeper.asks_s), now)
                 if leg.confirmed:

@@ -18,6 +18,7 @@ from proxy.b2bua.health import Health
 from proxy.b2bua.in_dialog import take_ack, take_request
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import ALLOW_OUTSIDE_DIALOG, allowed
+from proxy.b2bua.orphans import Orphans, Remains
 from proxy.b2bua.relay import Relay
 from proxy.b2bua.routing import choose_route, order_targets, trunk_of
 from proxy.b2bua.screening import THIS_HOST, Screening
@@ -63,6 +64,7 @@ class Stack:
         self._digest = DigestServer(config.users, config.realm, new_id() + new_id(), config.digest_algorithms)
         self._screening = Screening(self._core)
         self.webhooks = Webhooks(self._core)
+        self._orphans = Orphans(self._core, self._screening.note_peer)
         self.dropped = self.rules_reloaded = self.rules_reload_failed = 0
 
     # What the owner calls
@@ -84,6 +86,15 @@ class Stack:
         """How many calls have begun and not ended."""
         return len(self._core.calls)
 
+    @property
+    def orphans(self) -> int:
+        """How many legs of a process that died have not been ended yet."""
+        return len(self._orphans)
+
+    def adopt(self, remains: Sequence[Remains], now: float) -> None:
+        """End the legs that a process which died has left behind."""
+        self._orphans.take(remains, now)
+
     def tables(self, now: float | None = None) -> dict[str, int]:
         """The sizes of all tables; every one is 0 when nothing is going on.
 
@@ -96,6 +107,7 @@ class Stack:
         return {
             "calls": len(core.calls),
             "legs": len(core.legs),
+            "orphans": len(self._orphans),
             "searches": core.searches,
             "timers": len(core.timers),
             "rejections": len(core.rejections),

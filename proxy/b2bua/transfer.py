@@ -87,7 +87,7 @@ class Transfer(OutgoingInvite):
             record_refer(core, leg, now, request, "refused", status=error.status, reason=error.reason)
             leg.reply(tx, error.status, now, error.reason, error.headers)
             return
-        leg.dialog.refresh_target(request)
+        leg.refresh_target(request)
         transfer = cls(call, leg, staying, request, goal, call.new_side())
         call.transfer = transfer
         contact = contact_line(tx.flow)
@@ -181,6 +181,7 @@ class Transfer(OutgoingInvite):
         leg.local_sdp = request.body
         leg.confirmed = True
         leg.digest = self._digest
+        leg.checkpoint()
         leg.keeper.min_se_s = self._min_se_s
         leg.settle_flow()
         leg.send_ack(request.cseq.number, now)
@@ -292,6 +293,7 @@ class Transfer(OutgoingInvite):
             self.leg.bye(now, extra)
         else:
             self.cancel(now, extra)
+            self._let_go()
         self.ended = True
         self._news.close("SIP/2.0 487 Request Terminated", None, now)
 
@@ -301,6 +303,8 @@ class Transfer(OutgoingInvite):
     def _end(self, status: int, reason: str, now: float) -> None:
         """The transfer failed: the old call goes on, or ends where the referrer has left it."""
         self.ended = True
+        if self.leg is None:
+            self._let_go()
         self._stop_patience()
         self.call.transfer = None
         record_refer(self.core, self.referrer, now, self._refer, "failed", status=status, reason=reason)

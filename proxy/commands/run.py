@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -16,6 +17,7 @@ import uvloop
 from proxy import __version__
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, LogTarget, Sink, configure_logs
+from proxy.checkpoints import Checkpoints, CheckpointTable
 from proxy.commands.observe import StoreView
 from proxy.commands.observers import Observers, WorkerObservers
 from proxy.commands.prepare import Prepared, prepare
@@ -85,6 +87,8 @@ class _Workers:
         self._doors = Doors(settings)
         self._board = Board(settings.workers)
         self._lines = Lines(settings.workers)
+        self._max_calls = -(-settings.limits.max_calls // settings.workers)
+        self._checkpoints = Checkpoints(settings.workers, self._max_calls)
 
     def run(self) -> int:
         """Run; gives the exit code."""
@@ -93,16 +97,17 @@ class _Workers:
         self._doors.announce(settings)
         pages = self._serve_pages if self._doors else None
         try:
-            return Supervisor(self._board, self._work, pages=pages).run()
+            return Supervisor(self._board, self._work, pages=pages, remains=self._checkpoints.left_by).run()
         finally:
             self._doors.close()
             self._lines.close()
             self._board.close()
+            self._checkpoints.close()
 
     def _work(self, place: Place) -> int:
         """One worker; gives its exit code."""
         prepared = self._prepared
-        config = replace(prepared.config, max_calls=-(-prepared.config.max_calls // place.workers))
+        config = replace(prepared.config, max_calls=self._max_calls, checkpoints=True)
         if place.again:
             try:
                 rules, default = prepared.load_rules()
@@ -114,7 +119,9 @@ class _Workers:
             return WorkerObservers(settings, redaction, store, self._board, self._lines, place.number)
 
         self._doors.close()
-        return _exit_code(lambda: run_calls(replace(prepared, config=config), self._listeners, watchers, place))
+        table = self._checkpoints.table(place.number)
+        run = partial(run_calls, replace(prepared, config=config), self._listeners, watchers, place, table)
+        return _exit_code(run)
 
     def _serve_pages(self, parent: int) -> int:
         """The process with the pages; gives its exit code."""
@@ -158,7 +165,11 @@ def _configure_logs(settings: Settings, out: LineTarget) -> Redaction:
 
 
 def run_calls(
-    prepared: Prepared, listeners: Sequence[Listener], make_watchers: MakeWatchers, place: Place | None = None
+    prepared: Prepared,
+    listeners: Sequence[Listener],
+    make_watchers: MakeWatchers,
+    place: Place | None = None,
+    checkpoints: CheckpointTable | None = None,
 ) -> None:
     """One process that takes calls: the only one, or a worker. Raises SettingsError."""
     settings = prepared.settings
@@ -188,6 +199,7 @@ def run_calls(
         drain_s=settings.drain_s,
         rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
         exchange=None if place is None else Exchange(place.number, place.workers, place.ends),
+        checkpoints=checkpoints,
         parent=None if place is None else place.parent,
     )
     try:

@@ -12,7 +12,7 @@ from proxy.sip.headers import split_values
 from proxy.sip.message import Request, Response
 from proxy.transaction.client import ClientTransaction, ClientUser
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.tables import Event
+from proxy.transaction.tables import Event, State
 from proxy.transaction.timers import TimerHeap, TimerSettings
 
 __all__ = ["LayerUser", "TransactionLayer"]
@@ -128,15 +128,44 @@ class TransactionLayer:
         if not key[0] or key in self._client:
             raise ValueError(f"branch {key[0]!r} is empty or in use")
         tx = ClientTransaction(self, key, request, flow, user, now)
-        self._client[key] = tx
+        self._keep_client(tx)
+        tx.step(Event.REQUEST, None, now)
+        return tx
+
+    def adopt_client(self, invite: Request, flow: Flow, user: ClientUser, now: float) -> ClientTransaction:
+        """Go on with an INVITE that another process has sent, which is gone: it waits for its final response.
+
+        Raises ValueError for a branch that is in use.
+        """
+        key = (invite.via.branch, invite.method)
+        if key in self._client:
+            raise ValueError(f"branch {key[0]!r} is in use")
+        tx = ClientTransaction(self, key, invite, flow, user, now)
+        tx.state = State.PROCEEDING
+        self._keep_client(tx)
+        return tx
+
+    def adopt_server(self, invite: Request, flow: Flow, now: float) -> ServerTransaction | None:
+        """Go on with an INVITE that another process has got, which is gone: it is to be answered.
+
+        None where it has come again, and is a transaction already. Raises SipError 400.
+        """
+        key = _server_key(invite, invite.method)
+        if key in self._server:
+            return None
+        tx = self._server[key] = ServerTransaction(self, key, invite, flow, now)
+        tx.state = State.PROCEEDING
+        return tx
+
+    def _keep_client(self, tx: ClientTransaction) -> None:
+        self._client[tx.key] = tx
+        flow = tx.flow
         if flow.reliable:
             peers = self._by_flow.get(flow)
             if peers is None:
                 self._by_flow[flow] = {tx: None}
             else:
                 peers[tx] = None
-        tx.step(Event.REQUEST, None, now)
-        return tx
 
     def flow_closed(self, flow: Flow, now: float) -> None:
         """A connection is gone, `flow.closed` is set. Client transactions that wait for a response by it fail.

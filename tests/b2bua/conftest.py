@@ -13,10 +13,11 @@ BenchMaker = Callable[..., Bench]
 @pytest.fixture
 def make_bench() -> Iterator[BenchMaker]:
     """A maker of benches. After the test, whatever became of it, all messages that crossed must be explained by their
-    changes, and once every call is hung up and time has passed nothing may be left in any table."""
+    changes, and once every call is hung up and time has passed nothing may be left in any table, or be kept outside."""
     made: list[Bench] = []
 
     def make(**options: object) -> Bench:
+        options.setdefault("checkpoints", True)
         bench = Bench(**options)  # type: ignore[arg-type]
         made.append(bench)
         return bench
@@ -40,4 +41,5 @@ def finish(bench: Bench) -> None:
     bench.advance(400)
     left = {name: size for name, size in bench.stack.tables(bench.now).items() if size}
     assert not left
+    assert bench.checkpoints == {}
     check_records(bench.events, [message.serialize() for _, _, message in bench.wire])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Any
 
 from proxy.audit.records import Event
 from proxy.b2bua.config import Network, Reach, RetryPolicy, StackConfig, Target
-from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.flow import Flow, Hop
@@ -71,6 +72,7 @@ class Bench:
         received: what it was given, with the flow.
         events: what it has recorded.
         resolves, opened, closed: the URIs, hops and flows of those effects.
+        checkpoints: the facts that are kept of each leg, by call and side, as they come back from where they are kept.
         hops: the hops of a host, best one first, where it has others than its own address.
         unreachable: set it to have every hop fail. refusing: hosts whose hops fail.
         hold_flows: set it to leave Open unanswered; `release` answers.
@@ -121,6 +123,7 @@ class Bench:
         self.closed: list[Flow] = []
         self.opened: list[Hop] = []
         self.resolves: list[Uri] = []
+        self.checkpoints: dict[tuple[str, str], list[Any]] = {}
         self._held: list[Open] = []
         ours = f"{OURS[0]}:{OURS[1]}"
         self.caller_flow = Flow(caller_transport, OURS, CALLER, ours, listener=caller_transport)
@@ -158,6 +161,12 @@ class Bench:
                 self._open(effect)
         elif isinstance(effect, CloseFlow):
             self.closed.append(effect.flow)
+        elif isinstance(effect, Checkpoint):
+            key = (effect.call, effect.side)
+            if effect.facts is None:
+                self.checkpoints.pop(key, None)
+            else:
+                self.checkpoints[key] = json.loads(json.dumps(effect.facts))
         elif isinstance(effect, Record):
             self.events.append(effect.event)
 
