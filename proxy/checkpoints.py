@@ -92,15 +92,13 @@ class CheckpointTable:
             data = orjson.dumps(value)
         except TypeError:  # bytes that are not UTF-8 came as lone surrogates
             data = json.dumps(value).encode()
-        if len(data) <= _ROOM and self._free:  # nearly always
-            places: tuple[int, ...] | None = (self._free.pop(),)
-        else:
-            places = self._take(-(-len(data) // _ROOM))
-            if places is None:
-                self.lost += 1
-                if self.lost == 1:
-                    _log.error("checkpoints-full", advice="calls above limits.max_calls / workers can't be kept")
-                return
+        count = -(-len(data) // _ROOM)
+        places = (self._free.pop(),) if count == 1 and self._free else self._take(count)
+        if places is None:
+            self.lost += 1
+            if self.lost == 1:
+                _log.error("checkpoints-full", advice="calls above limits.max_calls / workers can't be kept")
+            return
         self._write(places, data)
         key = (call, side)
         before = self._places.get(key)

@@ -57,7 +57,7 @@ class Supervisor:
             `Place`, and ends by SIGTERM, which it gets after the last worker has ended. On SIGHUP it is started anew.
             None: there is no such process.
         remains: how many legs a worker that died has left for its successor to end. Where there are some it gets one
-            even when all are to stop.
+            (once) even when all are to stop.
         reload: reads the settings again before SIGHUP is passed on; False when that can't be. None passes it on.
         backoff_s: the first wait, and the longest one.
         steady_s: how long a worker has to live to be started again without a wait.
@@ -91,6 +91,7 @@ class Supervisor:
         self._started: dict[int, float] = {}
         self._waits: dict[int, float] = {}
         self._due: dict[int, float] = {}
+        self._replaced: set[int] = set()
         self._stopping = False
         self._code = 0
         self._log = structlog.get_logger(__name__)
@@ -206,7 +207,8 @@ class Supervisor:
             self._stuck.forget(number)
         if self._stopping and is_worker:
             self._code = self._code or abs(code)
-            if code and self._remains(number):
+            if code and number not in self._replaced and self._remains(number):
+                self._replaced.add(number)
                 self._log.error("worker-died", worker=number, code=code, again_in_s=0.0)
                 self._start(number, again=True)
                 self._send(signal.SIGTERM, number)
