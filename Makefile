@@ -53,7 +53,7 @@ check: lint pytest ## Linters, types and tests, with the system tools that are t
 
 .PHONY: pytest
 pytest: dev ## Tests alone; arguments by PYTEST_ARGS
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: fuzz
 fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and corpus in FUZZ_DIR
@@ -63,10 +63,6 @@ fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and 
 .PHONY: soak
 soak: dev ## SOAK_S seconds of good and bad traffic; prints memory and table sizes over time
 	$(BIN)/python -m tests.soak.soak $(SOAK_S)
-
-.PHONY: test-slow
-test-slow: dev system-tools ## SIPp scenarios that take minutes: session timers that are refreshed and that run out
-	$(BIN)/python -m pytest -n 3 tests/e2e/slow_sipp_session_timers.py
 
 .PHONY: lint
 lint: dev ## Linters and types

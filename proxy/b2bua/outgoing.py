@@ -170,9 +170,7 @@ class OutgoingInvite:
         core.record_message(now, self.call.id, self.side, "out", flow, request, self.number, draft.changes, self.source)
         self.tx = core.layer.send_request(request, flow, self, now)
         if core.config.checkpoints:
-            core.effects.append(
-                Checkpoint(self.call.id, self.side, invite_out_facts(request, flow, self.target.name))
-            )
+            core.effects.append(Checkpoint(self.call.id, self.side, invite_out_facts(request, flow, self.target.name)))
         if self._hops:
             self._hop_timer = core.timers.schedule(now + core.config.retry.hop_timeout_s, self._on_silence)
         self._on_sent(now)

@@ -158,7 +158,9 @@ def test_a_skeleton_has_the_features_of_its_message(start: str, headers: list[st
 
 def test_calls_that_differ_in_values_have_one_skeleton() -> None:
     lines = INVITE.replace("a long\r\n story", "a story").split("\r\n")
-    other = [line.replace("010000", "999999").replace("z9hG4bK", "x").replace("446655440000", "0" * 12) for line in lines]
+    other = [
+        line.replace("010000", "999999").replace("z9hG4bK", "x").replace("446655440000", "0" * 12) for line in lines
+    ]
     assert other != lines
     assert skeleton(other) == skeleton(lines)
     assert skeleton([*lines[:2], "X: a\r\n b", *lines[2:]]) is None

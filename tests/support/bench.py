@@ -6,6 +6,7 @@ neighbours as the test says, and keeps all that the stack sent and recorded.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from itertools import count
