@@ -21,12 +21,13 @@ from typing import Any, Final
 
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from proxy.b2bua.config import RetryPolicy
 from proxy.ladder import Event, call_ladder, calls_in, change_lines, read_events
-from proxy.sim.certificates import Certificate, make_certificate
+from proxy.sim.certificates import Certificate, NoCertificate, make_certificate
 from proxy.sim.faults import Faults
 from proxy.sim.openai import OpenAiConfig, OpenAiSim
 from proxy.sim.records import CallRecord
@@ -81,8 +82,8 @@ def run_demo(options: DemoOptions) -> int:
     try:
         _make_room(options.out)
         straight, through = uvloop.run(_place(options, console))
-    except (DemoError, OSError) as error:
-        console.print(f"[red]The demo could not be carried out:[/red] {error}")
+    except (DemoError, NoCertificate, OSError) as error:
+        console.print(f"[red]The demo could not be carried out:[/red] {escape(str(error))}")
         return 1
     policy = RetryPolicy()
     problems = judge(through, policy)

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Certificate", "make_certificate"]
+__all__ = ["Certificate", "NoCertificate", "make_certificate"]
+
+
+class NoCertificate(ValueError):
+    """A certificate of our own can't be made, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +25,15 @@ class Certificate:
 def make_certificate(directory: Path, names: Iterable[str]) -> Certificate:
     """Make a CA and a certificate for these names and addresses, and write ca.pem, server.pem and server.key.
 
-    The key is readable by its owner alone. Raises OSError when the directory can't be written.
+    The key is readable by its owner alone. Raises OSError when the directory can't be written, NoCertificate without the
+    packages of `trunkline[sim]`.
     """
-    import trustme
+    try:
+        import trustme
+    except ImportError as error:
+        raise NoCertificate(
+            f"a certificate of its own needs more packages: pip install 'trunkline[sim]' ({error})"
+        ) from None
 
     authority = trustme.CA(organization_name="Trunkline simulator")
     issued = authority.issue_cert(*names)
