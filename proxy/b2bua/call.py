@@ -320,6 +320,7 @@ class Call:
     def on_cancel(self, tx: ServerTransaction, now: float) -> None:
         """The caller's CANCEL (RFC 3261 section 9.2): 200 for it; it has no effect once the call is answered."""
         self.core.record_message(now, self.id, "a", "in", tx.flow, tx.request, self.attempt_number)
+        self.invite.follow(tx.flow, now)
         self.leg_a.reply(tx, 200, now)
         reasons = tuple([header("Reason", value) for value in tx.request.get_all("reason")])
         if self.leg_b is None:
@@ -370,11 +371,16 @@ class Call:
 
     def on_caller_lost(self, now: float) -> None:
         """The caller's INVITE can't be answered any more: its connection is gone."""
+        self.invite.abandon(now)
         if self.state == "trying":
             if self.attempt is not None:
                 self.attempt.cancel(now, (reason_header(487, "Caller's connection lost"),))
                 self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
-            self.invite.abandon(now)
+            self.end(now, 487, "Request Terminated", "transport", "caller's connection lost")
+        elif self.state == "answered" and self.leg_b is not None and self.invite.tx.last_status >= 300:
+            # It never got the 200.
+            self.leg_a.close()
+            self.leg_b.bye(now, (reason_header(487, "Caller's connection lost"),))
             self.end(now, 487, "Request Terminated", "transport", "caller's connection lost")
         elif self.state == "answered":
             self.hang_up(now, 487, "Caller's connection lost")

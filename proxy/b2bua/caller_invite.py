@@ -9,8 +9,10 @@ from proxy.b2bua.core import Core
 from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import map_message
 from proxy.b2bua.reliable import Owed, ReliableSender
+from proxy.b2bua.way_back import WayBack
 from proxy.dialog.session_timer import accept_terms, has_option
 from proxy.rewrite.draft import Draft
+from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Response, header
 from proxy.sip.respond import REASON_PHRASES, make_response
 from proxy.transaction.server import ServerTransaction
@@ -37,7 +39,7 @@ class CallerInvite:
         needs_reliable: whether it demands them.
     """
 
-    __slots__ = ("_call", "_core", "_heard", "_leg", "_sender", "needs_reliable", "tx", "wants_reliable")
+    __slots__ = ("_call", "_core", "_heard", "_leg", "_sender", "_way", "needs_reliable", "tx", "wants_reliable")
 
     def __init__(self, core: Core, call: Call, leg: Leg, tx: ServerTransaction) -> None:
         self._core = core
@@ -45,6 +47,7 @@ class CallerInvite:
         self._leg = leg
         self._sender: ReliableSender | None = None
         self._heard: tuple[int, str] | None = None
+        self._way = WayBack(core, tx, call)
         self.tx = tx
         self.needs_reliable = any("100rel" in value.lower() for value in tx.request.values("require"))
         self.wants_reliable = self.needs_reliable or has_option(tx.request, "100rel")
@@ -62,9 +65,7 @@ class CallerInvite:
         `branch`: who sent it, as in `may_hear`.
         """
         if owed is None and not self.needs_reliable:
-            response = self._mapped(draft, success=True)
-            self._record(response, draft, False, now)
-            self.tx.respond(response, now)
+            self._send(self._mapped(draft, success=True), draft, now)
             return
         if draft.has_sdp():
             self._heard = branch
@@ -96,10 +97,19 @@ class CallerInvite:
         leg.local_sdp = response.body
         waits = self._sender is not None and self._sender.is_waiting
 
-        def send(now: float) -> None:
-            self._record(response, draft, waits, now)
-            leg.answer(tx, response, now)
+        def deliver(now: float, waited: bool) -> None:
+            if leg.flow.closed:
+                leg.flow = tx.flow
+            self._record(response, draft, waited, now)
+            leg.answer(tx, response, now, self._way)
             leg.keeper.start(terms, now)
+
+        def late(now: float) -> None:
+            deliver(now, True)
+
+        def send(now: float) -> None:
+            if self._way.is_open(late, now):
+                deliver(now, waits)
 
         if self._sender is None:
             send(now)
@@ -112,23 +122,33 @@ class CallerInvite:
             draft.step = "builtin:reason"
             draft.append(reason_header(draft.status, draft.reason))
         self._stop()
-        response = self._mapped(draft, success=False)
-        self._record(response, draft, False, now)
-        self.tx.respond(response, now)
+        self._send(self._mapped(draft, success=False), draft, now)
 
     def refuse(self, status: int, reason: str | None, now: float, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Refuse the INVITE ourselves."""
         self._stop()
         extra = reason_header(status, reason or "")
-        self._leg.reply(self.tx, status, now, reason, ((extra.name, extra.value), *headers))
+        lines = ((extra.name, extra.value), *headers)
+
+        def send(now: float) -> None:
+            self._leg.reply(self.tx, status, now, reason, lines)
+
+        if self._way.is_open(send, now):
+            send(now)
 
     def abandon(self, now: float) -> None:
         """End the transaction though the caller can't be told: its connection is gone."""
         self._stop()
-        self.tx.respond(make_response(self.tx.request, 487, to_tag=self._leg.dialog.local_tag), now)
+        if self.tx.last_status < 200:
+            self.tx.respond(make_response(self.tx.request, 487, to_tag=self._leg.dialog.local_tag), now)
+
+    def follow(self, flow: Flow, now: float) -> None:
+        """A request that belongs to the INVITE came by this flow."""
+        self._way.follow(flow, now)
 
     def prack(self, tx: ServerTransaction, relay: Callable[[Owed], None], now: float) -> None:
         """The caller's PRACK: taken to leg B where that is owed one, else answered here (RFC 3262 section 3)."""
+        self.follow(tx.flow, now)
         matched, owed = (False, None) if self._sender is None else self._sender.acknowledge(tx.request, now)
         if not matched:
             self._leg.reply(tx, 481, now)
@@ -140,12 +160,13 @@ class CallerInvite:
             self._leg.reply(tx, 200, now)
 
     def _stop(self) -> None:
+        self._way.forget()
         if self._sender is not None:
             self._sender.stop()
 
     def _reliable(self) -> ReliableSender:
         if self._sender is None:
-            self._sender = ReliableSender(self._core, self.tx, self._not_acknowledged)
+            self._sender = ReliableSender(self._core, self.tx, self._way, self._not_acknowledged)
         return self._sender
 
     def _not_acknowledged(self, now: float) -> None:
@@ -158,6 +179,15 @@ class CallerInvite:
         response = draft.finish()
         assert isinstance(response, Response)
         return response
+
+    def _send(self, response: Response, draft: Draft, now: float) -> None:
+        def late(now: float) -> None:
+            self._record(response, draft, True, now)
+            self.tx.respond(response, now)
+
+        if self._way.is_open(late, now):
+            self._record(response, draft, False, now)
+            self.tx.respond(response, now)
 
     def _record(self, response: Response, draft: Draft, waited: bool, now: float) -> None:
         call, source = self._call, draft.source if waited else None

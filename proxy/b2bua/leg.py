@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.audit.records import Change
+from proxy.b2bua.answer import Answer
 from proxy.b2bua.checkpoint import dialog_facts
 from proxy.b2bua.core import Core
 from proxy.b2bua.credentials import DigestClient
@@ -16,6 +17,7 @@ from proxy.b2bua.heard import Challenged
 from proxy.b2bua.mapping import MAX_FORWARDS, contact_line, via_line
 from proxy.b2bua.origin import Origin
 from proxy.b2bua.refresh import SessionKeeper
+from proxy.b2bua.way_back import WayBack
 from proxy.dialog.dialog import Dialog
 from proxy.rewrite.engine import RuleReject
 from proxy.sdp.errors import SdpError
@@ -25,7 +27,6 @@ from proxy.sip.message import Header, Message, Request, Response, header
 from proxy.sip.respond import make_response, marked_via_lines
 from proxy.sip.uri import Uri
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import Timer
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
@@ -73,13 +74,8 @@ class Leg:
     __slots__ = (
         "_ack_data",
         "_ack_seq",
+        "_answer",
         "_bye_waiting",
-        "_ok_data",
-        "_ok_flow",
-        "_ok_interval_s",
-        "_ok_seq",
-        "_ok_timer",
-        "_ok_until",
         "_reopening",
         "_settling",
         "_tags",
@@ -121,12 +117,7 @@ class Leg:
         self.ended = False
         self.late_answer: tuple[int, Exchange] | None = None
         self.owes_ack: int | None = None
-        self._ok_data = b""
-        self._ok_flow = flow
-        self._ok_seq = -1
-        self._ok_timer: Timer | None = None
-        self._ok_interval_s = 0.0
-        self._ok_until = 0.0
+        self._answer: Answer | None = None
         self._ack_seq = -1
         self._ack_data = b""
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
@@ -188,7 +179,7 @@ class Leg:
     @property
     def idle(self) -> bool:
         """Whether nothing waits: no ACK, no BYE, no flow."""
-        waits = self._ok_timer is not None or self._bye_waiting is not None or self._settling is not None
+        waits = self._answer is not None or self._bye_waiting is not None or self._settling is not None
         return not waits and not self._reopening
 
     def release(self) -> None:
@@ -298,7 +289,7 @@ class Leg:
         """
         if self.ended:
             return
-        if self._ok_timer is not None:
+        if self._answer is not None:
             self._bye_waiting = (extra, crossing)
             return
         self.close()
@@ -393,53 +384,39 @@ class Leg:
             block.append(contact_line(flow))
         return block
 
-    def answer(self, tx: ServerTransaction, response: Response, now: float) -> None:
-        """Send a 2xx to the peer's INVITE and repeat it until the ACK comes (RFC 3261 section 13.3.1.4)."""
+    def answer(self, tx: ServerTransaction, response: Response, now: float, way: WayBack | None = None) -> None:
+        """Send a 2xx to the peer's INVITE and repeat it until the ACK comes (RFC 3261 section 13.3.1.4); `way` leads
+        back to a caller whose connection is gone."""
         tx.respond(response, now)
         self.invite_in = None
         self.confirmed = True
-        self._ok_data = response.serialize()
-        self._ok_flow = tx.flow
-        self._ok_seq = tx.request.cseq.number
-        timers = self.core.config.timers
-        self._ok_until = now + 64 * timers.t1_s
-        self._ok_interval_s = timers.t1_s
-        self._ok_timer = self.core.timers.schedule(now + self._ok_interval_s, self._repeat_answer)
+        self.stop_answer()
+        self._answer = Answer(self, tx, response, now, way)
 
-    def _repeat_answer(self, now: float) -> None:
-        if now >= self._ok_until:
-            self._ok_timer = None
-            self._ok_data = b""
-            if self._bye_waiting is None:
-                self.call.on_no_ack(self, now)
-            else:
-                self._send_waiting_bye(now)
-            return
-        if not self._ok_flow.closed:
-            self.core.send(self._ok_flow, self._ok_data)
-        self._ok_interval_s = min(2 * self._ok_interval_s, self.core.config.timers.t2_s)
-        deadline = min(now + self._ok_interval_s, self._ok_until)
-        self._ok_timer = self.core.timers.schedule(deadline, self._repeat_answer)
+    def on_no_ack(self, now: float) -> None:
+        """Our 2xx was repeated for long enough."""
+        self._answer = None
+        if self._bye_waiting is None:
+            self.call.on_no_ack(self, now)
+        else:
+            self._send_waiting_bye(now)
 
     @property
     def answering(self) -> bool:
         """Whether a 2xx of ours still waits for its ACK."""
-        return self._ok_timer is not None
+        return self._answer is not None
 
-    def stop_answer(self) -> bool:
-        """Stop repeating the 2xx; True when it was still being repeated."""
-        timer = self._ok_timer
-        if timer is None:
-            return False
-        timer.cancel()
-        self._ok_timer = None
-        self._ok_data = b""
-        return True
+    def stop_answer(self) -> None:
+        """Stop repeating the 2xx."""
+        if self._answer is not None:
+            self._answer.stop()
+            self._answer = None
 
     def on_ack(self, request: Request, now: float) -> bool:
         """Take an ACK; True when it is the first one for our latest 2xx, and not a late copy of an earlier one."""
-        if request.cseq.number != self._ok_seq or not self.stop_answer():
+        if self._answer is None or request.cseq.number != self._answer.seq:
             return False
+        self.stop_answer()
         if self._bye_waiting is not None:
             self._send_waiting_bye(now)
         return True

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.b2bua.core import Core
+from proxy.b2bua.way_back import WayBack
 from proxy.sip.message import Header, Request, Response, header
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
@@ -53,10 +54,11 @@ class ReliableSender:
     Each is repeated until its PRACK comes; what follows waits, a final response too.
     """
 
-    __slots__ = ("_core", "_final", "_given_up", "_interval_s", "_queue", "_rseq", "_timer", "_tx", "_until")
+    __slots__ = ("_core", "_final", "_given_up", "_interval_s", "_queue", "_rseq", "_timer", "_tx", "_until", "_way")
 
-    def __init__(self, core: Core, tx: ServerTransaction, given_up: Callable[[float], None]) -> None:
+    def __init__(self, core: Core, tx: ServerTransaction, way: WayBack, given_up: Callable[[float], None]) -> None:
         self._core = core
+        self._way = way
         self._tx = tx
         self._given_up = given_up
         self._rseq = int(core.random() * 2**31) or 1
@@ -119,6 +121,8 @@ class ReliableSender:
         return True, pending.owed
 
     def _begin(self, now: float) -> None:
+        if not self._queue or not self._way.is_open(self._begin, now):
+            return
         pending = self._queue[0]
         pending.sent(now)
         self._tx.respond(pending.response, now)
@@ -132,7 +136,11 @@ class ReliableSender:
             self.stop()
             self._given_up(now)
             return
-        if not self._tx.flow.closed:
-            self._core.send(self._tx.flow, self._queue[0].response.serialize())
+        if not self._way.is_waited_for:
+            self._send_again(now)
         self._interval_s *= 2
         self._timer = self._core.timers.schedule(min(now + self._interval_s, self._until), self._repeat)
+
+    def _send_again(self, now: float) -> None:
+        if self._queue and self._way.is_open(self._send_again, now):
+            self._core.send(self._tx.flow, self._queue[0].response.serialize())

@@ -142,7 +142,10 @@ class ServerTransaction:
             self._data = b""
         self._transmit(data, now)
 
-    def _resend(self, _message: Message | None, _flow: Flow, now: float) -> None:
+    def _resend(self, _message: Message | None, flow: Flow, now: float) -> None:
+        if self.flow.closed and flow.remote[0] == self.flow.remote[0]:
+            # The peer has lost the connection too, and comes by another one.
+            self.flow = flow
         if self._data:
             self._transmit(self._data, now)
 

@@ -246,30 +246,6 @@ def test_connection_lost_while_a_relayed_request_is_pending_gets_503_and_the_cal
     assert bench.stack.calls_in_progress == 1
 
 
-def test_caller_whose_connection_is_lost_while_it_rings_is_given_up_when_that_shows(make_bench: BenchMaker) -> None:
-    bench = make_bench(caller_transport="tcp")
-    bench.invite()
-    bench.respond(100)
-    bench.close(bench.caller_flow)
-    assert bench.stack.calls_in_progress == 1
-    bench.respond(180)
-    bench.advance(0.0)
-    assert bench.target_saw == ["INVITE", "CANCEL"]
-    assert bench.stack.calls_in_progress == 0
-    assert bench.ends()[0]["ended_by"] == "transport"
-
-
-def test_caller_whose_connection_is_lost_before_the_200_gets_no_session(make_bench: BenchMaker) -> None:
-    bench = make_bench(caller_transport="tcp")
-    bench.invite()
-    bench.close(bench.caller_flow)
-    bench.respond(200, "OK", body=ANSWER)
-    bench.advance(0.0)
-    assert bench.target_saw == ["INVITE", "ACK", "BYE"]
-    bench.advance(40)
-    assert bench.stack.calls_in_progress == 0
-
-
 def test_reinvite_that_waits_for_a_connection_is_not_sent_once_the_call_is_over(make_bench: BenchMaker) -> None:
     bench = make_bench(transport="tls")
     bench.answered_call()
