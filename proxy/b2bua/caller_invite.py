@@ -98,10 +98,10 @@ class CallerInvite:
         waits = self._sender is not None and self._sender.is_waiting
 
         def deliver(now: float, waited: bool) -> None:
-            if leg.flow.closed:
-                leg.flow = tx.flow
             self._record(response, draft, waited, now)
             leg.answer(tx, response, now, self._way)
+            if leg.flow.closed:
+                leg.move(tx.flow)
             leg.keeper.start(terms, now)
 
         def late(now: float) -> None:
