@@ -45,6 +45,11 @@ _PUT_CALL: Final = _insert("calls", CALL_COLUMNS)
 _PUT_ATTEMPT: Final = _insert("attempts", ATTEMPT_COLUMNS)
 _PUT_CHUNK: Final = "INSERT INTO chunks (call, events) VALUES (?, ?)"
 _PUT_SET: Final = "INSERT OR IGNORE INTO sets VALUES (?, ?)"
+_LOST_NAMES: Final = ("outcome", "status", "reason", "ended_by", "detail", "setup_s", "talk_s", "duration_s", "cause")
+_END_LOST: Final = (
+    f"UPDATE calls SET state = 'lost', {', '.join(f'{name} = ?' for name in _LOST_NAMES)}"  # noqa: S608 - our names
+    " WHERE id = ? AND state IN ('trying', 'answered')"
+)
 _PUT_NOTE: Final = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?)"
 _COUNT: Final = (
     "INSERT INTO minutes VALUES (?, ?, ?, ?, ?)"
@@ -129,6 +134,9 @@ class Fold:
         if call is None:
             if event.call in self._gone:
                 return
+            if event.kind == "call-end" and event.fields.get("lost"):
+                self._end_lost(event, offset)
+                return
             call = self._begin(event, offset)
         self._changed[event.call] = None
         self._holding[event.call] = None
@@ -195,6 +203,9 @@ class Fold:
             return
         self._changed.pop(name, None)
         self._holding.pop(name, None)
+        self._go(name)
+
+    def _go(self, name: str) -> None:
         if len(self._gone) >= _MAX_GONE:
             del self._gone[next(iter(self._gone))]
         self._gone[name] = None
@@ -387,6 +398,16 @@ class Fold:
             row["added_s"] = self._added(call, float(setup))
             step = next((step for step in _SETUP_STEPS if setup <= step), None)
             self._count(minute, "setup", "inf" if step is None else str(step), "")
+
+    def _end_lost(self, event: Event, offset: float) -> None:
+        """A call of a process that died in the middle of it, which has written the row; what follows is no new call."""
+        fields = event.fields
+        outcome, ended_by, detail = (str(fields.get(name, "")) for name in ("outcome", "ended_by", "detail"))
+        cause = call_cause(outcome, ended_by, detail, None)
+        values = {**self._texts(fields, _LOST_NAMES), "setup_s": fields.get("setup_s"), "cause": cause}
+        self._operations.append((_END_LOST, [*[values.get(name) for name in _LOST_NAMES], event.call]))
+        self._count(int((event.time + offset) // 60), "call", outcome, cause or "")
+        self._go(event.call)
 
     @staticmethod
     def _added(call: _Call, setup_s: float) -> float | None:

@@ -123,6 +123,28 @@ def test_calls_of_a_process_that_is_gone_are_lost(tmp_path: Path) -> None:
         sink.close()
 
 
+def test_a_call_that_another_process_ends_keeps_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    flow = Flow("udp", ("127.0.0.1", 5060), ("127.0.0.1", 5080), "127.0.0.1:5060")
+    died, successor = StoreSink(StoreSettings(path)), StoreSink(StoreSettings(path))
+    now = time.monotonic()
+    died.emit(Event("call-start", now, "one", "a", 0, {"flow": flow, "from": "sip:a@b"}))
+    died.emit(Event("call-answered", now + 1, "one", "a", 1, {"setup_s": 1.0}))
+    assert died.flush()
+    end = {"outcome": "answered", "status": 200, "ended_by": "trunkline", "detail": "Process died", "talk_s": 9.0}
+    successor.emit(Event("call-end", now + 10, "one", "", 0, {**end, "setup_s": 1.0, "lost": True}))
+    successor.emit(Event("no-answer", now + 42, "one", "a", 0, {"method": "BYE"}))
+    assert successor.flush()
+    with StoreReader(path) as reader:
+        calls = reader.calls()
+        assert [(call.state, call.outcome, call.detail, call.talk_s, call.setup_s) for call in calls] == [
+            ("lost", "answered", "Process died", 9.0, 1.0)
+        ]
+        assert reader.totals(0).in_progress == 0
+    for sink in (died, successor):
+        sink.close()
+
+
 def test_calls_of_another_process_that_lives_are_not(tmp_path: Path) -> None:
     """Several processes may write to one store: workers, or an old one that drains while a new one has begun."""
     path = tmp_path / "calls.db"
