@@ -256,36 +256,6 @@ def test_a_new_user_agent_of_the_caller() -> None:
     assert (found[0].before, found[0].after) in ((0, 100), (100, 0))
 
 
-def arms(source: random.Random, calls: int, **shares: float) -> list[AttemptFacts]:
-    facts = []
-    for at in range(calls):
-        name = source.choice(sorted(shares))
-        facts.append(attempt(source, at, source.random() > shares[name], tags=(f"experiment:codecs={name}",)))
-    return facts
-
-
-def test_an_experiment_that_is_decided() -> None:
-    found = experiments(arms(random.Random(11), 600, opus=0.75, plain=0.95))
-    assert [experiment.name for experiment in found] == ["codecs"]
-    comparison = found[0].comparisons[0]
-    assert comparison.stop
-    assert comparison.verdict in ("stop: plain is better than opus",)
-    assert comparison.low < comparison.difference < comparison.high
-    for arm in found[0].arms:
-        assert arm.low < arm.share < arm.high
-
-
-def test_an_experiment_that_goes_on() -> None:
-    comparison = experiments(arms(random.Random(12), 60, a=0.85, b=0.9))[0].comparisons[0]
-    assert not comparison.stop
-    assert comparison.verdict.startswith("go on")
-
-
-def test_an_experiment_without_a_difference() -> None:
-    comparison = experiments(arms(random.Random(13), 8000, a=0.97, b=0.97))[0].comparisons[0]
-    assert comparison.verdict == "stop: if there is a difference it is smaller than 2 points"
-
-
 def test_one_rule_set_is_no_experiment() -> None:
     source = random.Random(14)
     assert experiments([attempt(source, at, False) for at in range(100)]) == []
