@@ -31,9 +31,8 @@ def make_certificate(directory: Path, names: Iterable[str]) -> Certificate:
     try:
         import trustme
     except ImportError as error:
-        raise NoCertificate(
-            f"a certificate of its own needs more packages: pip install 'trunkline[sim]' ({error})"
-        ) from None
+        text = f"a certificate of its own needs more packages: pip install 'trunkline[sim]' ({error})"
+        raise NoCertificate(text) from None
 
     authority = trustme.CA(organization_name="Trunkline simulator")
     issued = authority.issue_cert(*names)

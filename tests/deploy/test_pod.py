@@ -21,22 +21,23 @@ from tests.deploy.manifests import Objects, container, of_kind, secrets
 from tests.support.processes import free_port
 from tests.support.volumes import publish
 
-LIMIT_S = 45.0
+LIMIT_S = 100.0
 
 
 class Pod:
     """The container's process, in directories of the test and on ports that are free.
 
     Args:
-        objects: what was built. place: an empty directory.
+        objects: what was built. place: an empty directory. workers: in place of the number in the settings.
     """
 
-    def __init__(self, objects: Objects, place: Path) -> None:
+    def __init__(self, objects: Objects, place: Path, workers: int = 1) -> None:
         self.container = container(objects)
         self._maps = of_kind(objects, "ConfigMap")
         self._ports = {5060: free_port(), 5061: free_port(), 8080: free_port()}
         self._place = place
         self._log = place / "log.jsonl"
+        self._workers = workers
         (settings,) = [item["data"] for name, item in self._maps.items() if name.startswith("trunkline-settings")]
         for directory in ("etc", "state"):
             (place / directory).mkdir()
@@ -77,6 +78,7 @@ class Pod:
         """Its environment; what a Secret holds is that of the example."""
         known = {secret["metadata"]["name"]: secret["stringData"] for secret in secrets()}
         values = {"TRUNKLINE_RULES_WATCH_S": "0.1", "TRUNKLINE_TLS__WATCH_S": "0.1"}
+        values["TRUNKLINE_WORKERS"] = str(self._workers)
         for item in self.container["env"]:
             reference = item.get("valueFrom", {}).get("secretKeyRef")
             text = known[reference["name"]][reference["key"]] if reference else item.get("value", "trunkline-0")
@@ -131,12 +133,14 @@ class Pod:
         return f'"{event}"' in self._log.read_text()
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", ["overlays/single-node", "overlays/several-nodes"])
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("name", "workers"), [("overlays/single-node", 1), ("overlays/several-nodes", 1), ("overlays/several-nodes", 2)]
+)
 def test_probes_succeed_and_files_that_change_are_taken_up(
-    name: str, build: Callable[[str], Objects], tmp_path: Path
+    name: str, workers: int, build: Callable[[str], Objects], tmp_path: Path
 ) -> None:
-    pod = Pod(build(name), tmp_path)
+    pod = Pod(build(name), tmp_path, workers)
     with pod.running():
         pod.wait_until(lambda: pod.succeeds("startupProbe"))
         assert pod.succeeds("livenessProbe")
