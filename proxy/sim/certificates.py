@@ -25,8 +25,8 @@ class Certificate:
 def make_certificate(directory: Path, names: Iterable[str]) -> Certificate:
     """Make a CA and a certificate for these names and addresses, and write ca.pem, server.pem and server.key.
 
-    The key is readable by its owner alone. Raises OSError when the directory can't be written, NoCertificate without the
-    packages of `trunkline[sim]`.
+    The key is readable by its owner alone. Raises OSError when the directory can't be written, NoCertificate without
+    the packages of `trunkline[sim]`.
     """
     try:
         import trustme
