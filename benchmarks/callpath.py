@@ -15,12 +15,15 @@ import pstats
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from time import process_time
 
 from proxy.b2bua.config import Network, RetryPolicy, StackConfig, Target
 from proxy.b2bua.effects import Open, Resolve, Send
+from proxy.b2bua.limits import Limits
 from proxy.b2bua.stack import Stack
+from proxy.rewrite.engine import RuleSet
 from proxy.rulefiles import load_file
 from proxy.sip import message as sip_message
 from proxy.sip.flow import Flow, Hop
@@ -96,20 +99,28 @@ REASON = 'Reason: Q.850;cause=16;text="Normal call clearing"\r\n'
 
 
 class Driver:
-    """Plays both neighbours of a stack and counts the CPU time spent inside of it."""
+    """Plays both neighbours of a stack and counts the CPU time spent inside of it.
 
-    def __init__(self, rules: str) -> None:
+    Args:
+        rules: the rule set of calls.
+        rate: calls a second by the driver's clock: so many transactions are alive as at that rate.
+        retry: the retry policy.
+    """
+
+    def __init__(self, rules: RuleSet, rate: float = RATE, retry: RetryPolicy | None = None) -> None:
         everywhere = (Network(4, 0, 2**32 - 1, "0.0.0.0/0"),)
-        rule_set = load_file(RULES / f"{rules}.yaml")
         self._numbers = iter(range(1, 10**9))
+        self._pace_s = 1.0 / rate
         self.stack = Stack(
             StackConfig(
                 targets={"main": Target("main", parse_uri("sip:agent@203.0.113.5"))},
-                rules={rule_set.name: rule_set},
-                default_rules=rule_set.name,
+                rules={rules.name: rules},
+                default_rules=rules.name,
                 allow=everywhere,
                 public_address=OURS[0],
-                retry=RetryPolicy(),
+                retry=retry if retry is not None else RetryPolicy(),
+                max_calls=1_000_000,
+                limits=Limits(source_invites_per_s=0.0, invites_per_s=0.0),
             ),
             lambda: os.urandom(10).hex(),
             lambda: 0.5,
@@ -126,13 +137,22 @@ class Driver:
         self.profile: cProfile.Profile | None = None
 
     def _receive(self, label: str, data: bytes, flow: Flow) -> None:
+        self._step(label, lambda: self.stack.receive(data, flow, self.now))
+
+    def _pass(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += seconds
+        self._step("timers", lambda: self.stack.handle_timers(self.now))
+
+    def _step(self, label: str, work: Callable[[], None]) -> None:
+        """Have the stack do something, and then what its effects ask for."""
         stack = self.stack
         self._to_caller, self._to_target = [], []
         profile = self.profile
         if profile is not None:
             profile.enable()
         began = process_time()
-        stack.receive(data, flow, self.now)
+        work()
         effects = stack.take_effects()
         spent = process_time() - began
         if profile is not None:
@@ -163,18 +183,21 @@ class Driver:
         self.spent += spent
         self.by_step[label] += round(spent * 1e9)
 
-    def hold(self) -> tuple[str, list[str]]:
-        """Place one call and have it answered; returns its number and the lines of leg B's INVITE."""
+    def hold(self, refusals: int = 0) -> tuple[str, list[str]]:
+        """Place one call and have it answered, after so many attempts that the target refuses.
+
+        Returns its number with our tag, and the lines of the INVITE that was answered.
+        """
         n = str(next(self._numbers))
-        self.now += 1.0 / RATE
-        began = process_time()
-        self.stack.handle_timers(self.now)
-        spent = process_time() - began
-        self.spent += spent
-        self.by_step["timers"] += round(spent * 1e9)
+        self._pass(self._pace_s)
         invite = (INVITE_HEAD.format(n=n, length=len(OFFER)) + OFFER).encode()
         self._receive("INVITE", invite, self.caller)
         lines = self._to_target[0].decode().split("\r\n")
+        for _ in range(refusals):
+            self._respond("503", lines, "503 Service Unavailable", f";tag={n}_uas")
+            while not any(data.startswith(b"INVITE") for data in self._to_target):
+                self._pass(0.01)
+            lines = self._to_target[-1].decode().split("\r\n")
         self._respond("100", lines, "100 Trying", "")
         self._respond("180", lines, "180 Ringing", f";tag={n}_uas")
         self._respond("200", lines, "200 OK", f";tag={n}_uas", ANSWER)
@@ -183,9 +206,9 @@ class Driver:
         self._receive("ACK", REQUEST.format(method="ACK", n=n, seq=29044, tag=tag, extra="").encode(), self.caller)
         return f"{n} {tag}", lines
 
-    def call(self) -> None:
+    def call(self, refusals: int = 0) -> None:
         """One whole call."""
-        name, lines = self.hold()
+        name, lines = self.hold(refusals)
         n, _, tag = name.partition(" ")
         bye = REQUEST.format(method="BYE", n=n, seq=29045, tag=tag, extra=REASON)
         self._receive("BYE", bye.encode(), self.caller)
@@ -206,31 +229,20 @@ class Driver:
 _HOP = Hop("udp", TARGET[0], TARGET[1])
 
 
-def measure(driver: Driver, calls: int, rounds: int) -> list[float]:
+def measure(driver: Driver, calls: int, rounds: int, refusals: int = 0) -> list[float]:
     """Microseconds per call inside the stack, a figure a round."""
     figures: list[float] = []
     for _ in range(rounds):
         driver.spent = 0.0
         for _ in range(calls):
-            driver.call()
+            driver.call(refusals)
         figures.append(driver.spent / calls * 1e6)
     return figures
 
 
-def held_bytes(rules: str, calls: int) -> float:
-    """Bytes of resident memory per call in progress, once its transactions have ended."""
-
-    def resident() -> int:
-        gc.collect()
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    driver = Driver(rules)
-    for _ in range(200):
-        driver.call()
-    before = resident()
-    for _ in range(calls):
-        driver.hold()
-    return (resident() - before) / calls
+def is_compiled() -> bool:
+    """Whether the core that is imported is the compiled one."""
+    return not str(sys.modules[sip_message.__name__].__file__).endswith(".py")
 
 
 def main() -> None:
@@ -242,7 +254,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where time goes instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    driver = Driver(options.rules)
+    driver = Driver(load_file(RULES / f"{options.rules}.yaml"))
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -258,14 +270,13 @@ def main() -> None:
     figures = measure(driver, options.calls, options.rounds)
     process = process_time() - began
     count = options.calls * options.rounds
-    compiled = not sys.modules[sip_message.__name__].__file__.endswith(".py")  # type: ignore[union-attr]
     result = {
         "us_per_call_best": round(min(figures), 1),
         "us_per_call_median": round(statistics.median(figures), 1),
         "by_step_us": {label: round(spent / count / 1e3, 1) for label, spent in driver.by_step.items()},
         "us_with_driver": round(process / count * 1e6, 1),
         "events_per_call": round(driver.events / (count + 3500), 1),
-        "compiled": compiled,
+        "compiled": is_compiled(),
         "rules": options.rules,
     }
     if options.json:

@@ -84,6 +84,11 @@ class Device:
     tls: bool = False
 
     @property
+    def native(self) -> bool:
+        """Whether its code is no Python that a profiler could read."""
+        return True
+
+    @property
     def missing(self) -> list[str]:
         """What it needs and is not installed."""
         needs = (*self.needs, "stunnel") if self.tls else self.needs
@@ -130,6 +135,11 @@ class Trunkline(Device):
     pages: bool = False
     events: bool = False
     workers: int = 1
+
+    @property
+    def native(self) -> bool:
+        """With the compiled core."""
+        return self.compiled
 
     def folder(self, place: Place) -> Path:
         """The copy."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.devices import HOST, Device, Place, free_ports
 from benchmarks.machine import Busy, Usage, memory_bytes, usage
+from benchmarks.parts import parts_of, start_profile
 from benchmarks.sniffer import Sniffer
 from proxy.sim.certificates import make_certificate
 
@@ -53,6 +54,7 @@ class Load:
         talk_ms: from the answer to the BYE.
         hold: instead: place so many calls, keep them, and take the memory once their transactions have ended.
         beside: calls that are in progress already while the load is placed.
+        profile: have py-spy look at the device meanwhile, which makes it slower.
     """
 
     rate: float
@@ -60,6 +62,7 @@ class Load:
     talk_ms: int = 200
     hold: int = 0
     beside: int = 0
+    profile: bool = False
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Result:
         ringing_ms: from the caller's INVITE to its 180; likewise.
         bytes_per_call: memory per call in progress, where calls were held.
         connections: TLS connections that the target took, where it spoke TLS.
+        parts: the share of the time by part of the code, where that was looked at.
     """
 
     device: str
@@ -94,6 +98,7 @@ class Result:
     others_share: float = 0.0
     bytes_per_call: float = 0.0
     connections: int = 0
+    parts: dict[str, float] = field(default_factory=dict)
     added_ms: dict[str, float] = field(default_factory=dict)
     ringing_ms: dict[str, float] = field(default_factory=dict)
 
@@ -237,7 +242,12 @@ def run_load(device: Device, load: Load, copies: Path, patience_s: float = 12.0)
             time.sleep(calls / load.rate + _ALL_TRANSACTIONS_OVER_S)
             result.bytes_per_call = (memory_bytes(bench.process.pid) - empty) / calls
         else:
+            samples = bench.cwd / "samples.txt"
+            profiler = start_profile(bench.process.pid, load.seconds, device.native, samples) if load.profile else None
             bench.wait(caller, limit_s)
+            if profiler is not None:
+                profiler.wait(30)
+                result.parts = parts_of(samples.read_text()) if samples.exists() else {}
         used = usage(bench.process.pid) - began
         alive = bench.process.poll() is None
         generators = bench.generator.total_s + (usage(bench.callee.pid) - callee).total_s

@@ -21,12 +21,14 @@ __all__ = ["FULL", "QUICK", "STAGES", "Plan", "run_plan"]
 _AROUND_S = 3.5
 """What a run takes besides its load: the device's start, 20 calls before, the end."""
 _MEMORY_S = 37.0
+_PROFILE_S = 8.0
+_CORE_S = 25.0
 _CLEAN = 0.001
 """Messages that may be sent again, per call, at a rate that counts as clean."""
 _FIRST_RATE = 200
 _LAST_RATE = 6400
 _BISECTIONS = 3
-STAGES = ("rates", "highest", "half", "steady", "memory", "growth", "core")
+STAGES = ("rates", "highest", "half", "steady", "memory", "growth", "parts", "core")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Plan:
         steady_s: length of the steady runs (at half of the highest rate, at `steady_rate`, and with `confirm` at the
             highest rate). steady: the devices.
         beside: calls in progress beside the load. workers: the devices with several workers.
+        profiled: devices whose time is split by part of the code.
         stages: see `STAGES`.
     """
 
@@ -58,6 +61,7 @@ class Plan:
     confirm: bool = False
     beside: Sequence[int] = ()
     workers: Sequence[str] = ()
+    profiled: Sequence[str] = ()
     stages: Sequence[str] = field(default=STAGES)
 
     def about_s(self) -> float:
@@ -71,7 +75,8 @@ class Plan:
             "steady": len(self.steady) * (2 + self.confirm) * (self.steady_s + _AROUND_S),
             "memory": sum(_hold_s(DEVICES[name], self.hold) for name in self.remembered),
             "growth": sum(each + held / 400 for held in self.beside) + len(self.workers) * each,
-            "core": 75.0,
+            "parts": len(self.profiled) * (_PROFILE_S + _AROUND_S),
+            "core": 2 * _CORE_S,
         }
         return sum(cost[stage] for stage in self.stages)
 
@@ -95,6 +100,7 @@ FULL = Plan(
     steady=("trunkline",),
     beside=(10, 1000, 10_000),
     workers=("trunkline", "trunkline-2-workers", "trunkline-4-workers"),
+    profiled=_OWN,
 )
 
 
@@ -212,12 +218,19 @@ class _Runner:
             self.say(f"{high} calls/s on {name}")
             self.load(f"workers/{name}/{high}", DEVICES[name], Load(high, plan.seconds))
 
+    def parts(self) -> None:
+        """Where the time goes."""
+        high = max(self.plan.rates)
+        for name in self.plan.profiled:
+            self.say(f"{high} calls/s on {name} beside a profiler")
+            self.load(f"parts/{name}/{high}", DEVICES[name], Load(high, _PROFILE_S, profile=True))
+
     def core(self) -> None:
         """What grows inside the core, without sockets; and what its parts cost."""
         for compiled in (True, False):
             kind = "compiled" if compiled else "pure"
             self.say(f"inside the core, {kind}")
-            self.session.take(f"core/{kind}", 37.5, lambda compiled=compiled: self._core(compiled))  # type: ignore[misc]
+            self.session.take(f"core/{kind}", _CORE_S, lambda compiled=compiled: self._core(compiled))  # type: ignore[misc]
 
     def _core(self, compiled: bool) -> Mapping[str, Any]:
         copy = make_copy(self.copies, compiled=compiled)

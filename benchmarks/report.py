@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.copies import ROOT
+from benchmarks.plots import draw_plots
 
 __all__ = ["TABLES", "markdown", "write_report"]
 
@@ -132,8 +133,9 @@ def growth_table(report: Report) -> str:
         some = next(iter(core.values()))
         for what, title in (
             ("in_progress", "calls in progress"),
-            ("rules", "rules"),
-            ("retries", "retries"),
+            ("rules_absent", "rules for a header that is not there"),
+            ("rules_looking", "rules with a pattern for From"),
+            ("retries", "attempts refused"),
         ):
             points = list(some[what])
             heads = [f"{title}: µs of a call", *points]
@@ -159,6 +161,18 @@ def growth_table(report: Report) -> str:
             "",
         ]
     return "\n".join(lines).rstrip()
+
+
+def parts_table(report: Report) -> str:
+    """CPU per call by part of the code."""
+    rows = {name: row["parts"] for name, row in report["devices"].items() if row.get("parts")}
+    if not rows:
+        return ""
+    parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
+    return _markdown(
+        ["share of the CPU time", *rows],
+        [[part, *(f"{shares[part]:.0%}" if part in shares else _NONE for shares in rows.values())] for part in parts],
+    )
 
 
 def core_table(report: Report) -> str:
@@ -192,6 +206,7 @@ TABLES: Mapping[str, Callable[[Report], str]] = {
     "steady": steady_table,
     "tls": tls_table,
     "growth": growth_table,
+    "parts": parts_table,
     "core": core_table,
 }
 
@@ -215,6 +230,7 @@ def write_report(report: Report, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "figures.json").write_text(json.dumps(report, indent=1) + "\n")
     (out / "tables.md").write_text(markdown(report))
+    draw_plots(report, out)
 
 
 def main() -> None:

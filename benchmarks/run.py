@@ -77,7 +77,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
-_LISTS = ("searched", "remembered", "steady", "workers")
+_LISTS = ("searched", "remembered", "steady", "workers", "profiled")
 
 
 def _without_absent(plan: Plan) -> tuple[Plan, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -249,9 +250,11 @@ def openai(
 def twilio(
     target: Annotated[
         str,
-        typer.Argument(
-            help="Request-URI, e.g. sip:127.0.0.1:5060 or 'sip:proj_x@localhost:5061;transport=tls'. "
-            "Without a user each call has its own number."
+        typer.Option(
+            "--to",
+            metavar="URI",
+            help="Where calls go, e.g. sip:127.0.0.1:5060 or 'sip:localhost:5061;transport=tls'. Without a user part "
+            "each call has a number of its own.",
         ),
     ],
     calls: Annotated[int, typer.Option("--calls", "-n", min=1, help="How many.")] = 1,
@@ -304,13 +307,17 @@ def twilio(
     allow_public: Annotated[
         bool, typer.Option("--allow-public", help="Permit a target that is not on loopback. Real calls cost money.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report there as a page with plots.")
+    ] = None,
     report: ReportFile = None,
     report_calls: Annotated[bool, typer.Option("--report-calls", help="Each single call too in the JSON.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Place calls of the shape of Twilio's trunks, and report what became of them.
 
-    Exit code 0 when every call was answered (or cancelled as asked) and nothing unexpected came, else 1.
+    Ctrl-C ends the calls in progress and reports. Exit code 0 when every call was answered (or cancelled as asked), the
+    rate was kept and nothing unexpected came, else 1.
     """
     from proxy.sim.shape import PROBLEMS
     from proxy.sim.twilio import TwilioConfig
@@ -344,7 +351,25 @@ def twilio(
         )
     except ValueError as error:
         _fail(str(error))
-    _run_twilio(config, report, as_json, report_calls)
+    _run_twilio(config, _Reports(report, html, as_json, report_calls))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    """Where the report of a run goes."""
+
+    json_file: Path | None
+    page: Path | None
+    as_json: bool
+    with_calls: bool
+
+    def check(self) -> None:
+        """Raise ValueError for a file that could not be written: before the calls, not after them."""
+        for file in (self.json_file, self.page):
+            if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
+                raise ValueError(
+                    f"{file} can't be written: {'it is a directory' if file.is_dir() else 'no such directory'}"
+                )
 
 
 def _fail(text: str) -> NoReturn:
@@ -366,15 +391,22 @@ def _run_openai(config: OpenAiConfig, duration_s: float | None, file: Path | Non
         _fail(str(error))
 
 
-def _run_twilio(config: TwilioConfig, file: Path | None, as_json: bool, with_calls: bool) -> None:
+def _run_twilio(config: TwilioConfig, reports: _Reports) -> None:
     import uvloop
 
-    from proxy.sim.console import place_twilio, write_report
+    from proxy.sim.console import place_twilio, show_placed, write_report
+    from proxy.sim.page import write_page
     from proxy.sim.twilio import PublicTarget
 
     try:
+        reports.check()
         report = uvloop.run(place_twilio(config))
-        write_report(report.to_dict(results=with_calls), file, as_json=as_json, title="What Twilio saw")
+        values = report.to_dict(results=reports.with_calls)
+        write_report(values, reports.json_file, as_json=reports.as_json)
+        if reports.page is not None:
+            write_page(report, config.target, reports.page)
+        if not reports.as_json:
+            show_placed(report)
     except PublicTarget as error:
         _fail(f"{error}: --allow-public")
     except ValueError as error:
@@ -382,5 +414,5 @@ def _run_twilio(config: TwilioConfig, file: Path | None, as_json: bool, with_cal
     except OSError as error:
         typer.echo(f"trunkline: {error.strerror or error}", err=True)
         raise typer.Exit(_FAILED) from None
-    if not report.ok:
+    if not report.ok or not report.rate_kept or report.interrupted:
         raise typer.Exit(_FAILED)

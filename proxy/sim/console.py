@@ -21,10 +21,14 @@ from proxy.sim.openai import OpenAiConfig, OpenAiSim
 from proxy.sim.report import Progress, Report
 from proxy.sim.twilio import TwilioConfig, TwilioSim
 
-__all__ = ["place_twilio", "serve_openai", "write_report"]
+__all__ = ["place_twilio", "serve_openai", "show_placed", "write_report"]
 
 _STATUS_INTERVAL_S: Final = 0.5
 _LISTED: Final = 10
+_LISTED_LIVE: Final = 3
+_LINE_INTERVAL_S: Final = 5.0
+_SILENCE_S: Final = 2.0
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 async def serve_openai(config: OpenAiConfig, duration_s: float | None) -> dict[str, Any]:
@@ -60,30 +64,81 @@ async def serve_openai(config: OpenAiConfig, duration_s: float | None) -> dict[s
 
 
 async def place_twilio(config: TwilioConfig) -> Report:
-    """Place calls with a progress bar on stderr. SIGINT stops placing, and waits for the calls in progress."""
+    """Place calls, and show on stderr how far they are: a bar on a terminal, else a line every few seconds.
+
+    The first SIGINT or SIGTERM ends the calls in progress and places no more; the second one ends the run at once.
+    """
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=config.calls)
-        sim = TwilioSim(config, lambda progress: _advance(bar, task, progress))
+        lines = _ProgressLines(console)
+        sim = TwilioSim(config, (lambda at: _advance(bar, task, at)) if console.is_terminal else lines.show)
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            sim.stop_placing()
-            loop.remove_signal_handler(signal.SIGINT)
+            console.print("stopping: calls in progress are ended; once more to stop at once")
+            for number in _STOPPING:
+                loop.add_signal_handler(number, sim.give_up)
+            sim.hang_up()
 
-        loop.add_signal_handler(signal.SIGINT, stop)
+        for number in _STOPPING:
+            loop.add_signal_handler(number, stop)
         with _steady_memory():
             return await sim.run()
 
 
-def write_report(report: Mapping[str, Any], file: Path | None, *, as_json: bool, title: str) -> None:
-    """Write a report as JSON to a file, and as JSON or as a table to stdout. Raises OSError."""
+class _ProgressLines:
+    """Progress for logs: a line every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_s = _LINE_INTERVAL_S
+
+    def show(self, progress: Progress) -> None:
+        """Print a line, if it is time for one."""
+        if progress.elapsed_s >= self._next_s:
+            self._next_s = progress.elapsed_s + _LINE_INTERVAL_S
+            text = f"{progress.elapsed_s:.0f} s: {progress.placed} of {progress.calls} placed, {_counts(progress)}"
+            self._console.print(text, soft_wrap=True)
+
+
+def show_placed(report: Report) -> None:
+    """Print what became of the calls to stdout."""
+    console = Console(highlight=False)
+    console.print(f"{report.calls} calls in {report.duration_s:.1f} s, {report.rate:g} calls a second")
+    table = Table(show_edge=False, pad_edge=False)
+    for head in ("", "calls", "p50 ms", "p95 ms", "p99 ms", "longest ms"):
+        table.add_column(head, justify="right" if head else "left")
+    for name, times in (("INVITE to ringing", report.ringing_ms), ("INVITE to answer", report.setup_ms)):
+        marks = (times.p50, times.p95, times.p99, times.max)
+        table.add_row(name, str(times.count), *(f"{mark:.1f}" if times.count else "-" for mark in marks))
+    console.print(table)
+    for title, counts in (
+        ("outcomes", report.outcomes),
+        *((f"with {problem}", outcomes) for problem, outcomes in sorted(report.problems.items())),
+        ("unexpected", report.unexpected),
+        ("answers that do not fit", report.incomplete_because),
+    ):
+        if counts:
+            text = ", ".join(f"{count} {name}" for name, count in counts.most_common(_LISTED))
+            console.print(f"{title}: {text}", soft_wrap=True)
+    again = report.traffic.get("retransmissions_sent", 0), report.traffic.get("retransmissions_received", 0)
+    if any(again):
+        console.print(f"sent again: {again[0]} of our messages, {again[1]} of theirs")
+    for text, good in report.verdicts():
+        console.print(text, style="green" if good else "bold red", soft_wrap=True)
+
+
+def write_report(report: Mapping[str, Any], file: Path | None, *, as_json: bool, title: str = "") -> None:
+    """Write a report as JSON to a file, and as JSON, or with a title as a table, to stdout. Raises OSError."""
     data = orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if file is not None:
         file.write_bytes(data)
     if as_json:
         sys.stdout.write(data.decode())
+        return
+    if not title:
         return
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in _flat(report):
@@ -107,8 +162,20 @@ def _steady_memory() -> Iterator[None]:
 
 def _advance(bar: Bar, task: TaskID, progress: Progress) -> None:
     over = progress.answered + progress.cancelled + progress.failed
-    text = f"{progress.in_progress} in progress, {progress.answered} answered, {progress.failed} failed"
-    bar.update(task, completed=over, total=progress.calls, description=text)
+    bar.update(task, completed=over, total=progress.calls, description=_counts(progress))
+
+
+def _counts(progress: Progress) -> str:
+    """The live counts in words, with what failed calls ended with."""
+    text = f"{progress.in_progress} in progress ({progress.talking} talking), {progress.answered} answered and over"
+    if progress.cancelled:
+        text += f", {progress.cancelled} cancelled"
+    text += f", {progress.failed} failed"
+    if progress.failures:
+        text += f" ({', '.join(f'{count} {name}' for name, count in progress.failures[:_LISTED_LIVE])})"
+    if not progress.heard and progress.elapsed_s > _SILENCE_S:
+        text += ", nothing has come back yet"
+    return text
 
 
 async def _show_calls(sim: OpenAiSim, console: Console) -> None:

@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["CallResult", "Percentiles", "Progress", "Report"]
+
+_TOO_FEW: Final = 20
+_LATE_S: Final = 0.1
+_LATE_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class CallResult:
         setup_ms: from INVITE to 200; 0 when not answered.
         ringing_ms: from INVITE to the first 18x; 0 for none.
         ended_by: "caller", "callee", or "" when it was not answered.
+        started_s: when it was placed, in seconds from the first one.
     """
 
     index: int
@@ -63,11 +68,18 @@ class CallResult:
     setup_ms: float
     ringing_ms: float
     ended_by: str
+    started_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: calls in all, placed, in progress, and over by kind."""
+    """How far a run is: calls in all, placed, in progress, and over by kind.
+
+    Attributes:
+        talking: those in progress that are answered.
+        failures: what the failed ones ended with, the most frequent first.
+        heard: whether anything has come back yet.
+    """
 
     calls: int
     placed: int
@@ -76,6 +88,9 @@ class Progress:
     cancelled: int
     failed: int
     elapsed_s: float
+    talking: int = 0
+    failures: tuple[tuple[str, int], ...] = ()
+    heard: bool = True
 
 
 @dataclass(slots=True)
@@ -84,10 +99,13 @@ class Report:
 
     Attributes:
         calls: how many were placed; each is `answered`, `cancelled` as planned, or `failed`.
-        outcomes: counts by outcome. `problems`: for each kind of problem INVITE the counts by outcome.
+        wanted, wanted_rate: how many were to be placed, and how many a second.
+        outcomes: counts by outcome. `failures`: of failed calls alone.
+        problems: for each kind of problem INVITE the counts by outcome.
         setup_ms: INVITE to 200. `ringing_ms`: INVITE to the first 18x.
         duration_s: from the first INVITE to the end of the last call.
         rate: calls a second that were really placed.
+        late: calls that were placed more than 100 ms after their time. `latest_ms`: by how much at most.
         delayed: calls that waited for the limit of concurrent calls.
         unexpected: what should not have happened, with counts: odd messages, broken dialogs.
         answers_without_content_type: answers whose session description no Content-Type announces.
@@ -98,15 +116,20 @@ class Report:
     """
 
     calls: int = 0
+    wanted: int = 0
+    wanted_rate: float = 0.0
     answered: int = 0
     cancelled: int = 0
     failed: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
     problems: dict[str, Counter[str]] = field(default_factory=dict)
     setup_ms: Percentiles = field(default_factory=Percentiles)
     ringing_ms: Percentiles = field(default_factory=Percentiles)
     duration_s: float = 0.0
     rate: float = 0.0
+    late: int = 0
+    latest_ms: float = 0.0
     delayed: int = 0
     unexpected: Counter[str] = field(default_factory=Counter)
     answers_without_content_type: int = 0
@@ -122,6 +145,44 @@ class Report:
         """Whether every call was answered, or cancelled as planned, and nothing unexpected came."""
         return not self.failed and not self.unexpected and not self.answers_incomplete
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before all calls were placed."""
+        return self.calls < self.wanted
+
+    @property
+    def rate_kept(self) -> bool:
+        """Whether calls were placed at the rate that was asked for. Few calls say nothing, and neither do calls that
+        waited for the limit of concurrent calls."""
+        if self.calls < _TOO_FEW or self.delayed:
+            return True
+        return self.late <= _LATE_SHARE * self.calls and self.rate >= (1 - _LATE_SHARE) * self.wanted_rate
+
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """What to say of the run, each with whether it is good."""
+        said: list[tuple[str, bool]] = []
+        if self.interrupted:
+            said.append((f"Stopped after {self.calls} of {self.wanted} calls.", False))
+        if not self.rate_kept:
+            asked = f"{self.wanted_rate:g} calls a second were asked for, {self.rate:g} placed"
+            why = "this machine can't place more, and the times have its own delay in them; take a lower rate"
+            said.append((f"The rate was not kept: {asked}, up to {self.latest_ms:.0f} ms late; {why}.", False))
+        if self.failed and not self.traffic.get("received"):
+            said.append(("Nothing came back at all: is somebody listening there?", False))
+        if self.failed:
+            said.append((f"{self.failed} of {self.calls} calls failed.", False))
+        if self.unexpected or self.answers_incomplete:
+            said.append(("Messages came that should not have come.", False))
+        if not said:
+            said.append(("Every call was answered, or cancelled as asked.", True))
+        return said
+
+    def placed(self, late_s: float) -> None:
+        """Count a call that is placed, so long after its time."""
+        self.calls += 1
+        self.late += late_s > _LATE_S
+        self.latest_ms = max(self.latest_ms, round(late_s * 1000, 1))
+
     def add(self, result: CallResult) -> None:
         """Count a call that is over."""
         self.results.append(result)
@@ -132,6 +193,7 @@ class Report:
             self.cancelled += 1
         else:
             self.failed += 1
+            self.failures[result.outcome] += 1
         if result.problem:
             self.problems.setdefault(result.problem, Counter())[result.outcome] += 1
 
@@ -155,6 +217,8 @@ class Report:
             values[item.name] = value
         values["problems"] = {kind: dict(sorted(counts.items())) for kind, counts in sorted(self.problems.items())}
         values["ok"] = self.ok
+        values["rate_kept"] = self.rate_kept
+        values["interrupted"] = self.interrupted
         del values["results"]
         if results:
             values["results"] = [asdict(result) for result in self.results]

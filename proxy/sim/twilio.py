@@ -130,7 +130,7 @@ class TwilioSim:
     def __init__(self, config: TwilioConfig, on_progress: Callable[[Progress], None] | None = None) -> None:
         self.config = config
         self.endpoint = Endpoint(self, config.timers)
-        self.report = Report()
+        self.report = Report(wanted=config.calls, wanted_rate=config.rate)
         self.random = random.Random(secrets.randbits(64))
         self._uri = _parse_target(config.target)
         self._on_progress = on_progress
@@ -141,7 +141,7 @@ class TwilioSim:
         self._connecting: dict[int, list[TwilioCall]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialogs: dict[tuple[str, str], TwilioCall] = {}
-        self._in_progress = 0
+        self._calls: set[TwilioCall] = set()
         self._to_place = config.calls
         self._placing_from = 0.0
         self._placed_last = 0.0
@@ -182,12 +182,33 @@ class TwilioSim:
         self._to_place = self.report.calls
         self._check_end()
 
+    def hang_up(self) -> None:
+        """Place no more calls, and end those in progress: by BYE, or by CANCEL where they are not answered yet."""
+        for call in list(self._calls):
+            call.end()
+        self.stop_placing()
+
+    def give_up(self) -> None:
+        """Let `run` end now; calls in progress have failed."""
+        for call in list(self._calls):
+            call.fail("given up")
+        self.stop_placing()
+
     def progress(self) -> Progress:
         """How far the run is."""
         report = self.report
         elapsed_s = self.endpoint.now - self._placing_from if self._placing_from else 0.0
         counts = (report.answered, report.cancelled, report.failed)
-        return Progress(self._to_place, report.calls, self._in_progress, *counts, round(elapsed_s, 3))
+        return Progress(
+            self._to_place,
+            report.calls,
+            len(self._calls),
+            *counts,
+            round(elapsed_s, 3),
+            len(self._dialogs),
+            tuple(report.failures.most_common()),
+            self.endpoint.traffic.received > 0,
+        )
 
     # What calls need.
 
@@ -231,7 +252,7 @@ class TwilioSim:
         """A call is over."""
         self.report.add(result)
         self._dialogs.pop((call.identity.call_id, call.identity.tag), None)
-        self._in_progress -= 1
+        self._calls.discard(call)
         if self._waits:
             self._waits = False
             self._tick()
@@ -283,14 +304,15 @@ class TwilioSim:
             if due > now:
                 self._next_tick = self.endpoint.loop.call_at(due, self._tick)
                 return
-            if config.concurrency and self._in_progress >= config.concurrency:
+            if config.concurrency and len(self._calls) >= config.concurrency:
                 self._waits = True
                 report.delayed += 1
                 return
-            report.calls += 1
-            self._in_progress += 1
+            report.placed(now - due)
             self._placed_last = now
-            self._place(TwilioCall(self, self._callers.next()))
+            call = TwilioCall(self, self._callers.next(), now - self._placing_from)
+            self._calls.add(call)
+            self._place(call)
 
     def _place(self, call: TwilioCall) -> None:
         slot = call.caller.index % len(self._flows)
@@ -318,7 +340,7 @@ class TwilioSim:
             call.start(flow)
 
     def _check_end(self) -> None:
-        if not self._in_progress and self.report.calls == self._to_place and self._all_over is not None:
+        if not self._calls and self.report.calls == self._to_place and self._all_over is not None:
             self._all_over.set()
 
     async def _connect_all(self) -> None:
@@ -390,7 +412,7 @@ def _parse_target(text: str) -> Uri:
     try:
         uri = parse_uri(text)
     except SipError as error:
-        raise ValueError(f"target {text!r}: {error.reason}") from error
+        raise ValueError(f"target {text!r} is no URI such as sip:127.0.0.1:5060 ({error.reason})") from error
     if uri.scheme != "sip":
         raise ValueError(f"target {text!r} is not a sip: URI")
     if (uri.param("transport") or "udp").lower() not in TRANSPORTS:

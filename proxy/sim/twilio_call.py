@@ -45,6 +45,7 @@ class TwilioCall:
     """A call: inviting, then talking or over."""
 
     __slots__ = (
+        "_bye_sent",
         "_cancel_sent",
         "_dialog",
         "_invite",
@@ -55,6 +56,7 @@ class TwilioCall:
         "_planned_cancel",
         "_ringing_ms",
         "_routes",
+        "_sent_vias",
         "_setup_ms",
         "_sim",
         "_started",
@@ -64,17 +66,20 @@ class TwilioCall:
         "caller",
         "flow",
         "identity",
+        "started_s",
     )
 
-    def __init__(self, sim: TwilioSim, caller: Caller) -> None:
+    def __init__(self, sim: TwilioSim, caller: Caller, started_s: float = 0.0) -> None:
         self._sim = sim
         self.caller = caller
+        self.started_s = started_s
         self.identity = make_identity(sim.random)
         self.flow: Flow | None = None
         self._origin = make_origin(sim.random)
         self._invite: Request | None = None
         self._offer: Session | None = None
         self._routes: list[str] = []
+        self._sent_vias: list[tuple[str, str, str]] = []
         self._transaction: ClientTransaction | None = None
         self._dialog: SimDialog | None = None
         self._ok: OkUntilAck | None = None
@@ -85,6 +90,7 @@ class TwilioCall:
         self._status = 0
         self._planned_cancel = False
         self._cancel_sent = False
+        self._bye_sent = False
         self._over = False
 
     def start(self, flow: Flow) -> None:
@@ -99,6 +105,7 @@ class TwilioCall:
         invite = make_invite(self.caller, self.identity, uri, vias, self._routes, self._origin, srtp)
         self._invite = invite
         self._offer = Session.parse(invite.body)
+        self._sent_vias = [_via_mark(parse_via(value)) for value in invite.values("via")]
         self._started = perf_counter()
         self._transaction = self._sim.endpoint.send_request(invite, flow, self)
         if self.caller.cancel:
@@ -108,6 +115,14 @@ class TwilioCall:
     def fail(self, outcome: str) -> None:
         """The call could not be placed."""
         self._finish(outcome, "failed")
+
+    def end(self) -> None:
+        """Hang up, or cancel where there is no answer yet; then the call counts as cancelled."""
+        now = self._sim.endpoint.now
+        if self._dialog is not None:
+            self._hang_up(now)
+        else:
+            self._cancel_as_planned(now)
 
     # What transactions call.
 
@@ -227,10 +242,8 @@ class TwilioCall:
             self._after(config.hold_ms / 1000 + 64 * config.timers.t1_s, self._callee_never_hung_up)
 
     def _check_vias(self, response: Response) -> None:
-        assert self._invite is not None
         got = [_via_mark(parse_via(value)) for value in response.values("via")]
-        sent = [_via_mark(parse_via(value)) for value in self._invite.values("via")]
-        if got != sent:
+        if got != self._sent_vias:
             self._sim.unexpected(f"{response.status} without our Vias")
 
     def _check_success(self, response: Response) -> None:
@@ -283,7 +296,8 @@ class TwilioCall:
             self._finish("no final response after CANCEL", "failed")
 
     def _hang_up(self, now: float) -> None:
-        if self._dialog is not None and not self._over:
+        if self._dialog is not None and not self._over and not self._bye_sent:
+            self._bye_sent = True
             self._send(self._dialog, "BYE", (("Reason", _HANG_UP_REASON), ("X-Twilio-CallSid", self.caller.call_sid)))
 
     def _callee_never_hung_up(self, now: float) -> None:
@@ -322,6 +336,7 @@ class TwilioCall:
             self._setup_ms,
             self._ringing_ms,
             ended_by,
+            round(self.started_s, 3),
         )
         self._sim.finished(self, result)
 

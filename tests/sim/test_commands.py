@@ -59,16 +59,36 @@ def test_both_commands(app: typer.Typer, target: tuple[subprocess.Popen[str], di
     port = addresses["tls"].rpartition(":")[2]
     file = tmp_path / "report.json"
     flags = ["-n", "2", "--hold", "1", "--ca-file", str(tmp_path / "ca.pem"), "--report", str(file), "--report-calls"]
-    good = run.invoke(app, ["sim", "twilio", f"sip:proj_x@localhost:{port};transport=tls", *flags])
-    assert (good.exit_code, "200 OK" in good.stdout) == (0, True)
+    good = run.invoke(app, ["sim", "twilio", "--to", f"sip:proj_x@localhost:{port};transport=tls", *flags])
+    assert good.exit_code == 0
+    assert "outcomes: 2 200 OK" in good.stdout
+    assert "Every call was answered" in good.stdout
     assert [call["outcome"] for call in json.loads(file.read_bytes())["results"]] == ["200 OK", "200 OK"]
-    bad = run.invoke(app, ["sim", "twilio", f"sip:{addresses['udp']}", "--media", "rtp", "--json"])
+    page = tmp_path / "report.html"
+    flags = ["--media", "rtp", "--json", "--html", str(page)]
+    bad = run.invoke(app, ["sim", "twilio", "--to", f"sip:{addresses['udp']}", *flags])
     assert bad.exit_code == 1
+    assert "1 of 1 calls failed" in page.read_text()
     assert json.loads(bad.stdout)["outcomes"] == {"400 Bad Request": 1}
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert json.loads(stdout)["outcomes"] == {"200 OK": 2, "400 Bad Request": 1}
+
+
+def test_ctrl_c_ends_the_calls_and_reports(target: tuple[subprocess.Popen[str], dict[str, str]]) -> None:
+    _, addresses = target
+    flags = ["--to", f"sip:{addresses['udp']}", "-n", "100000", "-r", "20", "--hold", "3600000", "--json"]
+    command = [*COMMAND, "sim", "twilio", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as placing:
+        assert placing.stderr is not None
+        assert " of 100000 placed" in placing.stderr.readline()
+        placing.send_signal(signal.SIGINT)
+        stdout, stderr = placing.communicate(timeout=30)
+    report = json.loads(stdout)
+    assert (placing.returncode, report["interrupted"], "stopping" in stderr) == (1, True, True)
+    assert report["answered"] + report["cancelled"] + report["failed"] == report["calls"] < 100_000
+    assert report["answered"] > 0
 
 
 @pytest.mark.parametrize(
@@ -81,11 +101,13 @@ def test_both_commands(app: typer.Typer, target: tuple[subprocess.Popen[str], di
         (["openai", "--silent", "2", "--answer-after", "1"], 2, "--silent"),
         (["openai", "--answer-after", "1", "--listen", "udp:192.0.2.1:0"], 2, "udp:192.0.2.1:0: "),
         (["openai", "--answer-after", "1", "--certificate", "/none", "--key", "/none"], 2, "/none: No such file"),
-        (["twilio", "sip:127.0.0.1;transport=tls", "--ca-file", "/none"], 2, "CA file /none: No such file"),
-        (["twilio", "sip:10.0.0.1"], 2, "--allow-public"),
-        (["twilio", "tel:+15550100001"], 2, "not a sip: URI"),
-        (["twilio", "sip:127.0.0.1", "--problem", "none"], 2, "duplicate-content-type"),
-        (["twilio", "sip:127.0.0.1:9", "-t", "tcp"], 1, "no connection to tcp:127.0.0.1:9"),
+        (["twilio", "--to", "sip:127.0.0.1;transport=tls", "--ca-file", "/none"], 2, "CA file /none: No such file"),
+        (["twilio", "--to", "sip:10.0.0.1"], 2, "--allow-public"),
+        (["twilio", "--to", "127.0.0.1:5060"], 2, "no URI such as sip:127.0.0.1:5060"),
+        (["twilio", "--to", "sip:127.0.0.1", "--html", "/none/report.html"], 2, "can't be written: no such directory"),
+        (["twilio", "--to", "tel:+15550100001"], 2, "not a sip: URI"),
+        (["twilio", "--to", "sip:127.0.0.1", "--problem", "none"], 2, "duplicate-content-type"),
+        (["twilio", "--to", "sip:127.0.0.1:9", "-t", "tcp"], 1, "no connection to tcp:127.0.0.1:9"),
     ],
 )
 def test_mistakes_are_told_in_one_line(app: typer.Typer, arguments: list[str], code: int, text: str) -> None:
@@ -95,7 +117,7 @@ def test_mistakes_are_told_in_one_line(app: typer.Typer, arguments: list[str], c
 
 
 def test_kinds_of_problems_are_listed(app: typer.Typer) -> None:
-    result = CliRunner().invoke(app, ["sim", "twilio", "sip:127.0.0.1", "--problem", "list"])
+    result = CliRunner().invoke(app, ["sim", "twilio", "--to", "sip:127.0.0.1", "--problem", "list"])
     assert result.stdout.split() == list(PROBLEMS)
 
 
