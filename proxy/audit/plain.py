@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.audit.phone import mask_number
 from proxy.audit.records import Change
-from proxy.audit.redact import Redactor, mask_number
+from proxy.audit.redact import Redactor
 
 __all__ = ["dump_line", "plain", "timestamp", "valid_text"]
 

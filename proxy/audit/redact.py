@@ -1,13 +1,11 @@
 """Takes phone numbers and secrets out of SIP and SDP text, and leaves all that a fault is found by.
 
-Numbers: the first digits (at most four) and the last two stay, the rest become stars: `+15550100002` is written as
-`+1555*****02`. The same number always looks the same. Masked are the user parts of `sip:`, `sips:` and `tel:` URIs
-that are phone numbers, display names, numbers in international form (`+…`) anywhere in a header value, and all digits
-of headers that say by their name that they hold a number. Left alone: Call-ID, Via, CSeq, tags, branches, SDP session
-ids, ports and Twilio's SIDs.
+Numbers (`proxy.audit.phone`): user parts of `sip:`, `sips:` and `tel:` URIs, digits in display names, reason phrases,
+bodies, free texts of SDP and values of headers, whatever their name; DTMF digits of INFO. Left alone: Call-ID, Via,
+CSeq, tags, branches, SDP session ids, ports, addresses and Twilio's SIDs.
 
 Secrets: SRTP keys, `k=` lines, ICE passwords, passwords in URIs, digest responses, other credentials, Identity tokens,
-and headers that say by their name that they hold a secret.
+and headers and parameters that say by their name that they hold a secret.
 """
 
 from __future__ import annotations
@@ -17,23 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.audit.phone import mask_free_numbers, mask_number
 from proxy.sip.message import HEADER_KEYS, canonical_key, is_token
 
-__all__ = ["HIDDEN", "Redaction", "Redactor", "mask_line", "mask_number", "mask_text"]
+__all__ = ["HIDDEN", "Redaction", "Redactor", "mask_line", "mask_text"]
 
 HIDDEN: Final = "****"
 
-_MIN_DIGITS: Final = 7
-_HEAD_DIGITS: Final = 4
-_TAIL_DIGITS: Final = 2
-_MIN_HIDDEN: Final = 5
 _MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 512
 
 _OPAQUE: Final = frozenset(
     """
-    call-id via cseq max-forwards content-length content-type in-reply-to replaces session-id user-agent server rack
-    x-twilio-callsid x-twilio-accountsid date timestamp allow supported require
+    call-id via cseq max-forwards content-length content-type in-reply-to replaces session-id rack rseq join
+    x-twilio-callsid x-twilio-accountsid x-trunkline-call-id date timestamp allow supported require target-dialog
     """.split()
 )
 _NAMED_ADDRESSES: Final = frozenset(
@@ -42,31 +37,44 @@ _NAMED_ADDRESSES: Final = frozenset(
     refer-to referred-by reply-to route record-route path
     """.split()
 )
+_FREE_LINES: Final = frozenset("siuep")
+"""SDP lines that people write: session name, information, URI, email and phone number (RFC 8866 section 5)."""
 _CREDENTIALS: Final = frozenset(("authorization", "proxy-authorization"))
 _CHALLENGES: Final = frozenset(("www-authenticate", "proxy-authenticate", "authentication-info"))
-_NUMBER_WORDS: Final = ("number", "phone", "caller", "callee", "msisdn", "dnis", "ani")
-_SECRET_WORDS: Final = ("secret", "password", "token", "signature", "api-key", "apikey", "auth-key")
+_SOFTWARE: Final = frozenset(("user-agent", "server"))
+"""Versions have digits and dots too: only ten digits in a row, or what is in international form, are a number there."""
+_SECRET_WORDS: Final = (
+    "secret", "passw", "token", "signature", "api-key", "apikey", "auth-key", "access-key", "credential", "cookie",
+    "jwt", "authorization",
+)  # fmt: skip
 _HARMLESS: Final = frozenset(
     [
         key
         for key in HEADER_KEYS.values()
-        if key not in _CREDENTIALS | _CHALLENGES | {"identity"}
-        and not any([word in key for word in (*_NUMBER_WORDS, *_SECRET_WORDS)])
+        if key not in _CREDENTIALS | _CHALLENGES | {"identity"} and not any(word in key for word in _SECRET_WORDS)
     ]
 )
-"""Keys of well-known headers that hold no secret and do not say by their name that they hold a number."""
+"""Keys of well-known headers that hold no secret."""
 
 _USER: Final = re.compile(r"\b(sips?:)([^@\s<>\",:;]*)((?:;[^@\s<>\",:]*)?)(:[^@\s<>\",;]*)?(?=@)", re.IGNORECASE)
 _TEL: Final = re.compile(r"\b(tel:)((?:\+|%2B)?[0-9*#.()\-]+)", re.IGNORECASE)
 _PHONE_USER: Final = re.compile(r"(?:\+|%2B)?[0-9*#][0-9*#.()\-]*\Z", re.IGNORECASE)
 _INTERNATIONAL: Final = re.compile(r"(?<![0-9A-Za-z+/])(?<!tag=)(?<!branch=)(?:\+|%2B)[0-9](?:[ .()\-]{0,2}[0-9])+")
-_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])\+?[0-9](?:[ .()\-]{0,2}[0-9])+(?![A-Za-z])")
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_URI_HEADERS: Final = re.compile(r"\?(?![Rr]eplaces=)[^>]*")
+_ODD_URI: Final = re.compile(r"<(?:sips?|tel):[^<>@?]*", re.IGNORECASE)
+_LONG_RUN: Final = re.compile(r"(?<![0-9A-Fa-f_.\-])[0-9]{10,}(?![0-9A-Fa-f_])")
 _BARE_DISPLAY: Final = re.compile(r"(?:(?<=:)|(?<=,)|\A)\s*[^<>\",:;@]*(?=<)")
 
 _INLINE: Final = re.compile(r"(\binline:)[^|\s;]+", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"\b(response|cnonce|rspauth)(\s*=\s*)(\"[^\"]*\"?|[^\s,;\"]+)", re.IGNORECASE)
 _WORD: Final = re.compile(r"\S+")
+_PARAMETER: Final = re.compile(
+    r"\b((?:[a-z0-9]+[_-])*(?:secret|passw(?:or)?d|token|signature|api[_-]?key|access[_-]?key)\s*=\s*)"
+    r"(\"[^\"]*\"?|[^\s;,&<>\"]+)",
+    re.IGNORECASE,
+)
+_DTMF: Final = re.compile(r"^(Signal\s*=\s*)?[0-9A-D*#][0-9A-D*#, ]*(?=\r?$)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class Redaction:
 
 def mask_text(text: str, settings: Redaction) -> str:
     """Mask a whole message, several lines or one, or a plain value; line ends and the number of lines stay."""
-    return _by_line(text, lambda line: mask_line(line, settings)) if _masks(settings) else text
+    return _mask_lines(text, lambda line: mask_line(line, settings), settings) if _masks(settings) else text
 
 
 class Redactor:
@@ -100,7 +108,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Mask a whole message, several lines or one, or a plain value."""
-        return _by_line(text, self.line) if _masks(self.settings) else text
+        return _mask_lines(text, self.line, self.settings) if _masks(self.settings) else text
 
     def line(self, line: str) -> str:
         """Mask one line."""
@@ -121,6 +129,14 @@ class Redactor:
 
 def _masks(settings: Redaction) -> bool:
     return settings.mask_numbers or settings.mask_secrets
+
+
+def _mask_lines(text: str, mask: Callable[[str], str], settings: Redaction) -> str:
+    """Mask line by line. What was dialled (`application/dtmf`, `application/dtmf-relay`) may be a PIN."""
+    if settings.mask_secrets and "application/dtmf" in text:
+        head, blank, body = text.partition("\r\n\r\n")
+        text = head + blank + _DTMF.sub(lambda found: (found[1] or "") + "*", body)
+    return _by_line(text, mask)
 
 
 def _by_line(text: str, mask: Callable[[str], str]) -> str:
@@ -149,8 +165,8 @@ def mask_line(line: str, settings: Redaction) -> str:
     key = HEADER_KEYS.get(name)
     if key is None or not colon:
         name = name.rstrip()
-        if not colon or not is_token(name) or name.lower() in ("sip", "sips", "tel"):
-            return _mask_value(line, settings)
+        if not colon or not is_token(name) or not name[0].isalpha() or name.lower() in ("sip", "sips", "tel"):
+            return _mask_text_line(line, settings)
         key = canonical_key(name)
     if key in _OPAQUE:
         return line
@@ -159,58 +175,37 @@ def mask_line(line: str, settings: Redaction) -> str:
         masked = _mask_secret_header(key, masked)
     masked = _mask_value(masked, settings)
     if settings.mask_numbers:
-        named = key in _NAMED_ADDRESSES
-        if '"' in masked and (named or key in _CREDENTIALS):
-            masked = _QUOTED.sub(_digits_in, masked)
-        if named:
-            # One address in angle brackets, as most are, has no display name that needs a look.
-            if not masked.lstrip().startswith("<") or masked.count("<") > 1:
-                masked = _BARE_DISPLAY.sub(_digits_in, masked)
-        elif key not in _HARMLESS and _has_word(key, _NUMBER_WORDS):
-            masked = _DIGITS.sub(_number_in, masked)
+        if key in _NAMED_ADDRESSES:
+            masked = _mask_names(masked)
+        elif key in _SOFTWARE:
+            masked = _LONG_RUN.sub(_number_in, masked)
+        else:
+            masked = mask_free_numbers(masked)
     return line if masked == value else line[: len(line) - len(value)] + masked
 
 
-def _has_word(key: str, words: tuple[str, ...]) -> bool:
-    for word in words:
-        if word in key:
-            return True
-    return False
+def _mask_text_line(line: str, settings: Redaction) -> str:
+    """Mask a start line, or any text that is no header line."""
+    start = len("SIP/2.0 200") if line.startswith("SIP/2.0 ") else 0
+    text = _mask_value(line[start:], settings)
+    if settings.mask_secrets and "=" in text:
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
+    return line[:start] + (mask_free_numbers(text) if settings.mask_numbers else text)
 
 
-def mask_number(text: str) -> str:
-    """Mask the digits of one phone number; what has fewer than seven digits is none and stays."""
-    plus = "+" if text[:1] == "+" else ""
-    bare = text[len(plus) :]
-    if bare.isdecimal() and bare.isascii():
-        digits = len(bare)
-        if digits < _MIN_DIGITS:
-            return text
-        head = _shown(digits)
-        return plus + bare[:head] + "*" * (digits - head - _TAIL_DIGITS) + bare[-_TAIL_DIGITS:]
-    return _mask_digits(text)
-
-
-def _shown(digits: int) -> int:
-    """How many digits of a number stay at its beginning."""
-    return min(_HEAD_DIGITS, digits - _TAIL_DIGITS - _MIN_HIDDEN)
-
-
-def _mask_digits(text: str) -> str:
-    """`mask_number` of a number with something between its digits."""
-    digits = len([ch for ch in text if "0" <= ch <= "9"])
-    if digits < _MIN_DIGITS:
-        return text
-    head = _shown(digits)
-    out: list[str] = []
-    seen = 0
-    for ch in text:
-        if "0" <= ch <= "9":
-            seen += 1
-            out.append(ch if seen <= head or seen > digits - _TAIL_DIGITS else "*")
-        else:
-            out.append(ch)
-    return "".join(out)
+def _mask_names(value: str) -> str:
+    """Mask numbers in display names, and in header fields that a URI brings along; plain URIs have been masked."""
+    if '"' in value:
+        value = _QUOTED.sub(_numbers_in, value)
+    if "<" not in value:
+        address, semicolon, parameters = value.partition(";")
+        return mask_free_numbers(address) + semicolon + parameters
+    # One address in angle brackets, as most are, has no display name that needs a look.
+    if not value.lstrip().startswith("<") or value.count("<") > 1:
+        value = _BARE_DISPLAY.sub(_numbers_in, value)
+    if "%" in value or "(" in value:
+        value = _ODD_URI.sub(_numbers_in, value)
+    return _URI_HEADERS.sub(_numbers_in, value) if "?" in value else value
 
 
 def _mask_value(value: str, settings: Redaction) -> str:
@@ -263,8 +258,8 @@ def _mask_any(value: str, settings: Redaction) -> str:
 
 def _user(found: re.Match[str], settings: Redaction) -> str:
     user = found[2]
-    if settings.mask_numbers and _PHONE_USER.match(user):
-        user = _phone(user)
+    if settings.mask_numbers:
+        user = _phone(user) if _PHONE_USER.match(user) else mask_free_numbers(user)
     password = found[4] or ""
     if password and settings.mask_secrets:
         password = f":{HIDDEN}"
@@ -282,8 +277,8 @@ def _number_in(found: re.Match[str]) -> str:
     return _phone(found[0])
 
 
-def _digits_in(found: re.Match[str]) -> str:
-    return _DIGITS.sub(_number_in, found[0])
+def _numbers_in(found: re.Match[str]) -> str:
+    return mask_free_numbers(found[0])
 
 
 def _mask_sdp(line: str, settings: Redaction) -> str:
@@ -293,9 +288,15 @@ def _mask_sdp(line: str, settings: Redaction) -> str:
             return method + colon + _WORD.sub(HIDDEN, key)
         if line[:10].lower() == "a=ice-pwd:":
             return line[:10] + _WORD.sub(HIDDEN, line[10:])
-    if settings.mask_numbers and line[0] == "p":
-        line = _DIGITS.sub(_number_in, line)
-    return _mask_value(line, settings)
+        if line[:11].lower() == "a=key-mgmt:":
+            return line[:11] + _WORD.sub(HIDDEN, line[11:])
+    line = _mask_value(line, settings)
+    if settings.mask_numbers and (line[0] in _FREE_LINES or line[:4].lower() == "a=x-"):
+        return line[:2] + mask_free_numbers(line[2:])
+    if settings.mask_numbers and line[0] == "o":
+        name, space, rest = line[2:].partition(" ")
+        return line[:2] + mask_free_numbers(name) + space + rest
+    return line
 
 
 def _mask_secret_header(key: str, value: str) -> str:
@@ -309,6 +310,6 @@ def _mask_secret_header(key: str, value: str) -> str:
     if key == "identity":
         token, semicolon, parameters = value.partition(";")
         return _WORD.sub(HIDDEN, token) + semicolon + parameters
-    if _has_word(key, _SECRET_WORDS):
+    if any(word in key for word in _SECRET_WORDS):
         return _WORD.sub(HIDDEN, value)
-    return value
+    return _PARAMETER.sub(rf"\1{HIDDEN}", value) if "=" in value else value

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.redact import HIDDEN, Redaction, Redactor, mask_line, mask_number, mask_text
+from proxy.audit.phone import mask_free_numbers, mask_number
+from proxy.audit.redact import HIDDEN, Redaction, Redactor, mask_line, mask_text
 
 BOTH = Redaction()
 SECRETS_ONLY = Redaction(mask_numbers=False)
@@ -103,10 +104,25 @@ def test_number(number: str, masked: str) -> None:
         ("ACK sip:+15550100002@h SIP/2.0", "ACK sip:+1555*****02@h SIP/2.0"),
         # Headers of others.
         ("X-Tenant: +15550100002", "X-Tenant: +1555*****02"),
-        ('X-Json: {"from":"+15550100002","id":15550100002}', 'X-Json: {"from":"+1555*****02","id":15550100002}'),
+        ('X-Json: {"from":"+15550100002","id":15550100002}', 'X-Json: {"from":"+1555*****02","id":1555*****02}'),
         ("X-Caller-Number: 15550100002", "X-Caller-Number: 1555*****02"),
-        ("X-Order: 15550100002", "X-Order: 15550100002"),
-        ("X-Blob: abc+15550100002/x", "X-Blob: abc+15550100002/x"),
+        ("X-Order: 15550100002", "X-Order: 1555*****02"),
+        ("X-Blob: abc+15550100002/x", "X-Blob: abc+1555*****02/x"),
+        ("X-Trace: 4bf92f3577b34da6a3ce929d0e0e4736", "X-Trace: 4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("X-Id: 44665544-1234-1234-1234-123456789012", "X-Id: 44665544-1234-1234-1234-123456789012"),
+        (
+            "X-Edge: 203.0.113.121:10000, 2026-11-23 12:00:00.123456",
+            "X-Edge: 203.0.113.121:10000, 2026-11-23 12:00:00.123456",
+        ),
+        ("User-Agent: Phone/5.9.6.2327", "User-Agent: Phone/5.9.6.2327"),
+        ('Reason: Q.850;cause=16;text="15550100002 left"', 'Reason: Q.850;cause=16;text="1555*****02 left"'),
+        ("SIP/2.0 404 1 555 010 0002 is gone", "SIP/2.0 404 1 555 *** **02 is gone"),
+        (
+            "a=candidate:1 1 UDP 2130706431 192.0.2.1 5000 typ host",
+            "a=candidate:1 1 UDP 2130706431 192.0.2.1 5000 typ host",
+        ),
+        ("t=2873397496 2873404696", "t=2873397496 2873404696"),
+        ("Refer-To: <sip:h?Replaces=15550100002%40h>", "Refer-To: <sip:h?Replaces=15550100002%40h>"),
         # Users that are no numbers.
         ("To: <sip:proj_15550100002@sip.api.openai.com>", "To: <sip:proj_15550100002@sip.api.openai.com>"),
         ("Contact: <sip:OAI@sip.api.openai.com:5061>", "Contact: <sip:OAI@sip.api.openai.com:5061>"),
@@ -139,6 +155,10 @@ def test_number(number: str, masked: str) -> None:
         ),
         ("y: eyJ.eyJ.sig", f"y: {HIDDEN}"),
         ("X-Api-Key: abc", f"X-Api-Key: {HIDDEN}"),
+        ("X-Auth: user=1;access_token=abc;b=2", f"X-Auth: user=1;access_token={HIDDEN};b=2"),
+        ('{"url": "https://h/?api-key=abc&x=1"}', f'{{"url": "https://h/?api-key={HIDDEN}&x=1"}}'),
+        ("From: <sip:a@h>;tag=token", "From: <sip:a@h>;tag=token"),
+        ("a=key-mgmt:mikey AQAFgM0XflABAAAA", f"a=key-mgmt:{HIDDEN} {HIDDEN}"),
         ("X-Webhook-Signature: v1,abc\r", f"X-Webhook-Signature: {HIDDEN}\r"),
         (
             "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:a;inline:b",
@@ -169,6 +189,84 @@ def test_redactor_masks_alike_and_its_memory_is_bounded() -> None:
     assert len(redactor._known) <= 4096
     assert redactor.line("To: " + "x" * 9000) == "To: " + "x" * 9000
     assert max(map(len, redactor._known)) <= 512
+
+
+FORMS = (
+    "+15557654321", "15557654321", "+1 (555) 765-4321", "+1.555.765.4321", "001-555-765-4321", "%2B15557654321",
+    "+1555%37654321", "%2b1%35557654321", "5557654321", "(555) 765-4321",
+)  # fmt: skip
+PLACES = """
+From: "{}" <sip:{}@h>;tag=1
+From: {} <sip:{}@h>;tag=1
+t: <sip:{}@h;user=phone>
+Contact: <sip:{}@192.0.2.1:5060;transport=udp>
+Contact: sip:{}@192.0.2.1
+Contact: sip:pbx-{}@192.0.2.1
+P-Asserted-Identity: <tel:{}>
+P-Asserted-Identity: tel:{}
+Remote-Party-ID: "{}" <sip:{}@h>;party=calling;privacy=off
+Diversion: <tel:{}>;reason=no-answer
+History-Info: <sip:{}@h?Reason=SIP%3Bcause%3D302>;index=1,<sip:{}@h>;index=1.1
+Refer-To: <sip:{}@h?Replaces=a%3Bto-tag%3D1>
+Refer-To: <sip:h?X-Number={}>
+Referred-By: <sip:{}@h>
+INVITE sip:{}@h SIP/2.0
+INVITE tel:{} SIP/2.0
+INVITE sip:{};phone-context=+1@h;user=phone SIP/2.0
+Reason: SIP;cause=404;text="{} unknown"
+Warning: 399 h "{} unknown"
+SIP/2.0 404 {} not found
+X-Number: {}
+X-From: {}
+X-Ref: <sip:{}@h>
+X-Twilio-Params: number={}
+Subject: call {}
+User-to-User: {};encoding=ascii
+P-Charging-Vector: icid-value={};orig-ioi=h
+Geolocation: <cid:{}@h>
+Alert-Info: <http://h/{}.wav>
+Authorization: Digest username="{}", realm="r", nonce="n", uri="sip:{}@h", response="abc"
+s=call {}
+i=from {}
+e={}@example.com (Ann)
+p={}
+u=http://h/{}
+a=x-number:{}
+{{"phone": "{}"}}
+call me at {}.
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("number", FORMS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_number_is_masked_wherever_it_stands(place: str, number: str) -> None:
+    masked = mask_text(place.replace("{{", "{").replace("}}", "}").replace("{}", number), BOTH)
+    digits = "".join([char for char in masked.replace("%37", "7").replace("%35", "5") if char.isdecimal()])
+    assert "7654" not in digits
+    assert "*" in masked
+    assert mask_text(masked, BOTH) == masked
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "masked"),
+    [
+        ("application/dtmf-relay", "Signal=5\r\nDuration=160\r\n", "Signal=*\r\nDuration=160\r\n"),
+        ("application/dtmf-relay", "signal = #\r\nDuration=160", "signal = *\r\nDuration=160"),
+        ("application/dtmf", "5", "*"),
+        ("application/dtmf", "4,1,1", "*"),
+        ("text/plain", "5", "5"),
+    ],
+)
+def test_what_was_dialled_may_be_a_pin(content_type: str, body: str, masked: str) -> None:
+    head = f"INFO sip:a@h SIP/2.0\r\nCSeq: 5 INFO\r\nContent-Type: {content_type}\r\n\r\n"
+    assert mask_text(head + body, BOTH) == Redactor(BOTH).text(head + body) == head + masked
+    assert mask_text(head + body, NEITHER) == head + body
+
+
+def test_numbers_in_free_text() -> None:
+    text = "1.2.3.4 and 555-0100 100, 7 digits: 5550100, 6: 555010."
+    assert mask_free_numbers(text) == "1.2.3.4 and 555-**** *00, 7 digits: *****00, 6: 555010."
+    assert mask_free_numbers("1234567890123456789") == "1234*************89"
 
 
 numbers = st.text("0123456789", min_size=7, max_size=15)
@@ -237,6 +335,12 @@ def test_time_grows_with_the_length_only() -> None:
         "Authorization: Digest " + "response" * 8_000,
         "From: " + "1 (" * 20_000 + "<",
         "a=crypto:" + "inline:" * 9_000,
+        "X: " + "1-" * 30_000 + "a",
+        "X: " + "1.1.1." * 10_000,
+        "X: " + "%31" * 20_000 + "%3",
+        "X: " + "token=" * 10_000,
+        "X: " + "ab-" * 20_000,
+        "Content-Type: application/dtmf\r\n\r\n" + "1" * 60_000 + "x",
     ]
     begun = time.perf_counter()
     for text in hostile:
