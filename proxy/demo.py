@@ -39,7 +39,7 @@ __all__ = ["DemoOptions", "Leg", "judge", "run_demo"]
 _RATE: Final = 25.0
 _HOLD_MS: Final = 200.0
 _ANSWER_MS: Final = 50.0
-_START_S: Final = 15.0
+_START_S: Final = 60.0
 _STOP_S: Final = 10.0
 _PROJECT: Final = "proj_demo"
 
