@@ -151,6 +151,11 @@ class Core:
             if not call.release():
                 self.bury(call, now)
 
+    @property
+    def ended_calls(self) -> int:
+        """How many calls have ended and are not released yet."""
+        return len(self._ended)
+
     def find_flow(self, uri: Uri, user: FlowUser, hops: list[Hop] | None = None) -> int:
         """Ask for a flow to a URI; `user` hears of it. Returns a token for `forget_search`.
 

@@ -26,7 +26,9 @@ from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Message, Request, Response, header
 from proxy.sip.respond import make_response, marked_via_lines
 from proxy.sip.uri import Uri
+from proxy.transaction.client import ClientTransaction
 from proxy.transaction.server import ServerTransaction
+from proxy.transaction.tables import State
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
@@ -75,6 +77,7 @@ class Leg:
         "_ack_data",
         "_ack_seq",
         "_answer",
+        "_bye_tx",
         "_bye_waiting",
         "_reopening",
         "_settling",
@@ -120,6 +123,7 @@ class Leg:
         self._answer: Answer | None = None
         self._ack_seq = -1
         self._ack_data = b""
+        self._bye_tx: ClientTransaction | None = None
         self._bye_waiting: tuple[tuple[Header, ...], Request | None] | None = None
         self._reopening = 0
         self._settling: list[tuple[FlowAction, FlowFailed | None]] | None = None
@@ -138,6 +142,7 @@ class Leg:
     def close(self) -> None:
         """Forget the dialog: later requests in it get 481."""
         self.ended = True
+        self._bye_waiting = None
         self.stop_answer()
         self.keeper.stop()
         if self.kept:
@@ -178,13 +183,15 @@ class Leg:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits: no ACK, no BYE, no flow."""
+        """Whether nothing waits: no ACK, no BYE and no answer to ours, no flow."""
+        if self._bye_tx is not None and self._bye_tx.state != State.TERMINATED:
+            return False
         waits = self._answer is not None or self._bye_waiting is not None or self._settling is not None
         return not waits and not self._reopening
 
     def release(self) -> None:
         """Let go of all that knows this leg. For its call, once nothing can happen to it any more."""
-        self.peer = None
+        self.peer = self._bye_tx = None
         del self.keeper
 
     def learn(self, message: Message) -> None:
@@ -315,7 +322,7 @@ class Leg:
             self.core.record_message(
                 now, self.call.id, self.side, "out", flow, request, self.call.attempt_number, changes
             )
-            self.core.layer.send_request(request, flow, user, now)
+            self._bye_tx = self.core.layer.send_request(request, flow, user, now)
 
         self.with_flow(send, now)
 

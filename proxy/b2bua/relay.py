@@ -151,6 +151,10 @@ class Relay:
     def _send(self, flow: Flow, now: float) -> None:
         if self.tx.last_status >= 200:
             return
+        if self.peer.ended:
+            # It had to wait, and the call ended meanwhile (RFC 3261 section 15.1.2).
+            self._finish(now, 487, "Request Terminated")
+            return
         call = self.call
         extra: tuple[Header, ...] = ()
         if self.tx.method in ("INVITE", "UPDATE"):

@@ -98,14 +98,16 @@ class Stack:
     def tables(self, now: float | None = None) -> dict[str, int]:
         """The sizes of all tables; every one is 0 when nothing is going on.
 
-        But for `rejections` and `sources`, which age: given the time, they let go of what is too old.
+        But for `ended_calls`, `rejections` and `sources`, which age: given the time, they let go of what is too old.
         """
         core, gate = self._core, self._screening.gate
         if now is not None:
+            core.release_ended(now)
             core.rejections.purge(now)
             gate.purge(now)
         return {
             "calls": len(core.calls),
+            "ended_calls": core.ended_calls,
             "legs": len(core.legs),
             "orphans": len(self._orphans),
             "searches": core.searches,

@@ -316,6 +316,6 @@ class ConnectionsSection(Section):
     keepalive_s: float = Field(_STREAM.keepalive_s, ge=1, le=3600)
     """The longest time between two pings on one that we opened (RFC 5626), in seconds."""
     idle_timeout_s: float = Field(_STREAM.idle_timeout_s, ge=1)
-    """How long one that came in may go without a message while no call uses it, in seconds."""
+    """How long one that came in may go without a message while no call uses it, and a UDP peer be known, in seconds."""
     half_message_timeout_s: float = Field(_STREAM.half_message_timeout_s, ge=1)
     """How long a half-sent message may stand without progress, in seconds."""

@@ -49,7 +49,7 @@ class Transports:
         hooks: whom messages, stream errors and ends of connections are reported to.
         public_address: what peers reach us at, for listeners that say nothing else; None takes their own address.
         tls: certificates and trust.
-        stream: limits of TCP and TLS connections.
+        stream: limits of TCP and TLS connections; its `idle_timeout_s` counts for UDP peers too.
         max_udp_flows: how many UDP peers a socket remembers.
         welcome: whether a connection that comes in, told by its flow, is worth keeping; None keeps all.
         shared: whether other processes listen on the same ports (SO_REUSEPORT).
@@ -140,7 +140,14 @@ class Transports:
 
     async def _serve_udp(self, sock: socket.socket, name: str, advertised: str) -> UdpSocket:
         _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: UdpSocket(name, advertised, self._hooks.receive, max_flows=self._max_udp_flows), sock=sock
+            lambda: UdpSocket(
+                name,
+                advertised,
+                self._hooks.receive,
+                max_flows=self._max_udp_flows,
+                idle_s=self._stream.idle_timeout_s,
+            ),
+            sock=sock,
         )
         self._udp.append(protocol)
         return protocol

@@ -33,24 +33,29 @@ _log = structlog.get_logger(__name__)
 class UdpSocket(asyncio.DatagramProtocol):
     """A UDP socket and the flows of its peers.
 
-    The same peer gets the same Flow for as long as it is remembered: at least for the next `max_flows / 2` peers. A
-    flow that was forgotten stays usable, since it holds its address and this socket.
+    The same peer gets the same Flow for as long as it is remembered: at least for `idle_s` after its last message, and
+    for the next `max_flows / 2` peers. A flow that was forgotten stays usable, since it holds its address and this
+    socket.
 
     Args:
         name: the listener's name, or "" for a socket that was opened for sending only.
         advertised: `host:port` that peers reach us at.
         receive: called with each datagram and its flow.
+        idle_s: after at most twice this time a peer that is silent is forgotten. clock: that of the loop by default.
     """
 
     __slots__ = (
         "_advertised",
+        "_clock",
         "_half",
+        "_idle_s",
         "_large",
         "_loop",
         "_noted",
         "_old",
         "_receive",
         "_transport",
+        "_turn",
         "_young",
         "bytes_in",
         "bytes_out",
@@ -61,7 +66,14 @@ class UdpSocket(asyncio.DatagramProtocol):
     )
 
     def __init__(
-        self, name: str, advertised: str, receive: Callable[[bytes, Flow], None], *, max_flows: int = 65_536
+        self,
+        name: str,
+        advertised: str,
+        receive: Callable[[bytes, Flow], None],
+        *,
+        max_flows: int = 65_536,
+        idle_s: float = 600.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.name = name
         self.local: tuple[str, int] = ("", 0)
@@ -76,6 +88,9 @@ class UdpSocket(asyncio.DatagramProtocol):
         self._old: dict[Any, Flow] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._loop = asyncio.get_running_loop()
+        self._idle_s = idle_s
+        self._clock = clock or self._loop.time
+        self._turn = self._clock() + idle_s
         self._large = Throttle(3600.0)
         self._noted = Throttle(_LOG_INTERVAL_S)
 
@@ -102,18 +117,32 @@ class UdpSocket(asyncio.DatagramProtocol):
 
     def _find(self, addr: Any) -> Flow:
         """The flow of an address as the socket gives it, from the two generations of remembered ones, or a new one."""
+        self._age()
         flow = self._young.get(addr) or self._old.pop(addr, None)
         if flow is None:
             host = f"{addr[0]}%{addr[3]}" if len(addr) == 4 and addr[3] and "%" not in addr[0] else addr[0]
             flow = Flow("udp", self.local, (host, addr[1]), self._advertised, self.name, handle=self)
         if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
+            self._next_generation()
         self._young[addr] = flow
         return flow
+
+    def _next_generation(self) -> None:
+        self._old, self._young = self._young, {}
+        self._turn = self._clock() + self._idle_s
+
+    def _age(self) -> None:
+        """Forget whom nothing came from or went to for long."""
+        late_s = self._clock() - self._turn
+        if late_s >= 0:
+            self._next_generation()
+            if late_s >= self._idle_s:
+                self._old = {}
 
     @property
     def flows(self) -> int:
         """How many peers are remembered."""
+        self._age()
         return len(self._young) + len(self._old)
 
     def send(self, flow: Flow, data: bytes) -> None:

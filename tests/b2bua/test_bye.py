@@ -210,3 +210,18 @@ def test_bye_that_was_answered_is_not_repeated_when_the_connection_breaks(make_b
     bench.respond(200, request=bench.requests("BYE")[0])
     bench.close(bench.target_flow)
     assert len(bench.requests("BYE")) == 1
+
+
+def test_bye_that_waited_for_a_connection_and_lost_it_goes_out_again_however_late(make_bench: BenchMaker) -> None:
+    bench = make_bench(transport="tcp", target="sip:agent@203.0.113.5;transport=tcp")
+    bench.answered_call()
+    bench.close(bench.target_flow)
+    bench.hold_flows = True
+    bench.caller_request("BYE", extra="X-Why: done")
+    bench.advance(20)
+    bench.hold_flows = False
+    bench.release()
+    bench.advance(25)
+    bench.close(bench.target_flow)
+    assert [bye.get("x-why") for bye in bench.requests("BYE")] == ["done", "done"]
+    bench.respond(200, request=bench.requests("BYE")[-1])

@@ -259,6 +259,23 @@ def test_reinvite_that_waits_for_a_connection_is_not_sent_once_the_call_is_over(
     assert bench.target_saw == ["BYE"]
 
 
+@pytest.mark.parametrize("method", ["INFO", "UPDATE"])
+def test_request_that_waits_for_a_connection_is_not_sent_once_the_call_is_over(
+    make_bench: BenchMaker, method: str
+) -> None:
+    bench = make_bench(transport="tls")
+    bench.answered_call()
+    bench.close(bench.target_flow)
+    bench.hold_flows = True
+    bench.caller_request(method)
+    bench.caller_request("BYE", cseq=3)
+    bench.forget()
+    bench.hold_flows = False
+    bench.release()
+    assert bench.target_saw == ["BYE"]
+    assert bench.caller_saw == [f"487 {method}"]
+
+
 def test_cancelled_reinvite_that_waits_for_a_connection_is_not_sent(make_bench: BenchMaker) -> None:
     bench = make_bench(transport="tls")
     bench.answered_call()

@@ -33,10 +33,7 @@ tls: {verify: false}
 calls: {ring_timeout_s: 10}
 """
 REST_S = 9.0
-"""Longer than every timer that these settings allow, and than the memory of rejections (120*T1)."""
-
-KEPT = frozenset(("udp_flows",))
-"""A table of bounded size that keeps what it knows: the last UDP peers."""
+"""Longer than every timer that these settings allow, than the memory of rejections (120*T1) and of UDP peers."""
 
 
 @dataclass(slots=True)
@@ -83,7 +80,7 @@ class Soak:
     @property
     def left(self) -> dict[str, int]:
         """What tables still hold at the end."""
-        return {name: size for name, size in self.after.tables.items() if size and name not in KEPT}
+        return {name: size for name, size in self.after.tables.items() if size}
 
     def text(self) -> str:
         """The report."""

@@ -6,10 +6,11 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.sip.flow import Hop
+from proxy.sip.flow import Flow, Hop
 from proxy.transport.errors import ListenError
 from proxy.transport.listener import parse_listener
 from proxy.transport.manager import Transports
+from proxy.transport.udp import UdpSocket
 from tests.transport.conftest import MakePeer, Start
 from tests.transport.peers import Hooks, message, open_flow, opened
 
@@ -123,6 +124,25 @@ async def test_peer_in_use_is_not_forgotten(start: Start, udp_peer: MakePeer) ->
         other.send(message("other"), address(transports))
         await hooks.until_messages(2 * number + 2)
     assert len({id(flow) for data, flow in hooks.messages if data == message("busy")}) == 1
+
+
+async def test_silent_peers_are_forgotten_after_a_while_and_busy_ones_stay() -> None:
+    now = 0.0
+    seen: list[Flow] = []
+    sock = UdpSocket("udp", "192.0.2.1:5060", lambda data, flow: seen.append(flow), idle_s=10.0, clock=lambda: now)
+    silent, busy, late = ("192.0.2.10", 1), ("192.0.2.10", 2), ("192.0.2.10", 3)
+    sock.datagram_received(message("silent"), silent)
+    for now in range(0, 40, 4):
+        sock.datagram_received(message("busy"), busy)
+        assert sock.flows == (2 if now < 24 else 1)
+    assert len(set(seen[1:])) == 1
+    sock.datagram_received(message("late"), late)
+    now = 40.0
+    assert sock.flows == 2
+    now = 70.0
+    assert sock.flows == 0
+    sock.datagram_received(message("busy"), busy)
+    assert seen[-1] is not seen[1]
 
 
 async def test_datagram_that_can_not_be_sent_is_logged_and_harms_nobody(start: Start, udp_peer: MakePeer) -> None:
