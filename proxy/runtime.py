@@ -214,6 +214,7 @@ class Runtime:
                 receive=self._take,
                 closed=self._borrowed_closed,
                 datagram_flow=self.transports.datagram_flow,
+                welcome=self.stack.may_connect,
                 send=self.transports.send,
                 close=self.transports.close_flow,
             )

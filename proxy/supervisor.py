@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     Attributes:
         number: from 0. workers: how many there are.
-        ends: its sockets to the others.
+        ends: its sockets to the others. runs: whether another worker runs, by its number.
         parent: a file descriptor that has nothing to read until the supervisor is gone.
         again: whether it takes the place of one that died.
     """
@@ -38,6 +38,7 @@ class Place(NamedTuple):
     number: int
     workers: int
     ends: dict[int, socket.socket]
+    runs: Callable[[int], bool]
     parent: int
     again: bool
 
@@ -182,13 +183,16 @@ class Supervisor:
                 code = self._pages(self._parent)
             else:
                 ends = self._mesh.ends_of(number)
-                code = self._work(Place(number, self._workers, ends, self._parent, again))
+                code = self._work(Place(number, self._workers, ends, self._runs, self._parent, again))
         except BaseException:
             self._log.exception("worker-failed", worker=self._name(number))
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _runs(self, number: int) -> bool:
+        return self._board.state_of(number)[0]
 
     def _name(self, number: int) -> int | str:
         return "pages" if number == self._pages_number else number

@@ -5,6 +5,9 @@ identifier that a worker makes begins with its number, so that a message says wh
 response by the branch of its Via. One that is another worker's goes there through a socket pair, with the facts of
 its flow. What is sent over UDP leaves from the owner's own socket, which has the same port; what belongs on a
 connection goes back to the worker that holds it.
+
+A call begins at the worker that holds its connection. Over UDP the kernel would give all calls of a carrier that sends
+from one port to one worker, so there the Call-ID says which one takes the INVITE, and its copies and its CANCEL too.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import os
 import socket
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -36,7 +40,12 @@ _HEAD: Final = struct.Struct("!cH")
 _BUFFER_BYTES: Final = 4 * 1024 * 1024
 _MAX_FRAME_BYTES: Final = 128 * 1024
 _MAX_BORROWED: Final = 65_536
+_MAX_TAKEN_IN: Final = 4096
 _LOG_INTERVAL_S: Final = 10.0
+
+_VIA: Final = (b"\r\nvia", b"\r\nv")
+_TO: Final = (b"\r\nto", b"\r\nt")
+_CALL_ID: Final = (b"\r\ncall-id", b"\r\ni")
 
 # What a frame is: a datagram, a message of a connection, bytes to write to one, one to close, one that is gone.
 _DATAGRAM, _MESSAGE, _WRITE, _CLOSE, _GONE = b"D", b"M", b"W", b"C", b"G"
@@ -57,6 +66,55 @@ def worker_id(number: int) -> Callable[[], str]:
 
 def owner_of(data: bytes, workers: int) -> int | None:
     """The number of the worker that a message belongs to; None when it does not say, and any of them may take it."""
+    if data.startswith(b"SIP/2.0 "):
+        via = _value(data, _VIA)
+        if via is not None and b"," not in via:
+            before, found, rest = via.partition(b";branch=z9hG4bK")
+            if found and b";branch" not in before.lower():
+                return _maker_of(rest.partition(b";")[0].strip().decode("latin-1"), workers)
+    else:
+        to = _value(data, _TO)
+        if to is not None:
+            params = to.rpartition(b">")[2].strip() if b">" in to else to
+            if not params:
+                return None
+            if params.startswith(b";tag=") and b'"' not in params:
+                return _maker_of(params[5:].partition(b";")[0].strip().decode("latin-1"), workers)
+    return _parsed_owner(data, workers)
+
+
+def home_of(data: bytes, workers: int) -> int | None:
+    """The number of the worker that takes an INVITE outside of dialogs, and its CANCEL; None for anything else."""
+    if not data.startswith((b"INVITE ", b"CANCEL ")):
+        return None
+    call_id = _value(data, _CALL_ID)
+    return None if call_id is None else zlib.crc32(call_id.strip()) % workers
+
+
+def _value(data: bytes, names: tuple[bytes, bytes]) -> bytes | None:
+    """The value of the first header field with one of two names, as they begin a line in lower case; None where there
+    is none, or where it takes a closer look."""
+    end = data.find(b"\r\n\r\n")
+    head = (data if end < 0 else data[:end]).lower()
+    start = len(head)
+    for name in names:
+        at = head.find(name)
+        while 0 <= at < start:
+            after = head[at + len(name) : at + len(name) + 1]
+            if after == b":":
+                start = at
+            elif after in (b" ", b"\t"):
+                return None
+            at = head.find(name, at + 1)
+    stop = head.find(b"\r\n", start + 2)
+    stop = len(head) if stop < 0 else stop
+    if start == len(head) or data[stop + 2 : stop + 3] in (b" ", b"\t"):
+        return None  # there is none, or it goes on in the next line
+    return data[data.find(b":", start) + 1 : stop]
+
+
+def _parsed_owner(data: bytes, workers: int) -> int | None:
+    """What `owner_of` gives, for messages that are written in an unusual way."""
     try:
         message = parse_message(data)
         mark = message.via.branch.removeprefix(_COOKIE) if isinstance(message, Response) else message.to.tag
@@ -152,10 +210,19 @@ class Exchange:
     Args:
         number: this worker's. workers: how many there are.
         ends: the sockets to the others.
+        runs: whether another worker runs, by its number.
     """
 
-    def __init__(self, number: int, workers: int, ends: Mapping[int, socket.socket]) -> None:
+    def __init__(
+        self,
+        number: int,
+        workers: int,
+        ends: Mapping[int, socket.socket],
+        runs: Callable[[int], bool] = lambda number: True,
+    ) -> None:
         self.number = number
+        self._runs = runs
+        self._taken_in: dict[bytes, None] = {}
         self.handed_over = self.taken = self.lost = 0
         self._workers = workers
         self._ends = ends
@@ -169,6 +236,7 @@ class Exchange:
         self._receive: Callable[[bytes, Flow], None] = lambda data, flow: None
         self._closed: Callable[[Flow], None] = lambda flow: None
         self._datagram_flow: Callable[[str, str, int], Flow | None] = lambda listener, host, port: None
+        self._welcome: Callable[[Flow], bool] = lambda flow: True
         self._send: Callable[[Flow, bytes], None] = lambda flow, data: None
         self._close: Callable[[Flow, str], None] = lambda flow, why: None
 
@@ -178,6 +246,7 @@ class Exchange:
         receive: Callable[[bytes, Flow], None],
         closed: Callable[[Flow], None],
         datagram_flow: Callable[[str, str, int], Flow | None],
+        welcome: Callable[[Flow], bool],
         send: Callable[[Flow, bytes], None],
         close: Callable[[Flow, str], None],
     ) -> None:
@@ -186,9 +255,10 @@ class Exchange:
         Args:
             receive: takes a message of ours with its flow; closed: hears that such a flow is gone.
             datagram_flow: the flow of a listener's own socket (named as the listener) to a host and port.
+            welcome: whether calls that a flow brings are worth handing over.
             send, close: for flows of our own transports.
         """
-        self._receive, self._closed, self._datagram_flow = receive, closed, datagram_flow
+        self._receive, self._closed, self._datagram_flow, self._welcome = receive, closed, datagram_flow, welcome
         self._send, self._close = send, close
         self._loop = asyncio.get_running_loop()
         for other, end in self._ends.items():
@@ -210,6 +280,8 @@ class Exchange:
     def hand_over(self, data: bytes, flow: Flow) -> bool:
         """Hand a message to its owner; False when we are to take it."""
         owner = owner_of(data, self._workers)
+        if owner is None and not flow.reliable:
+            owner = self._home(data, flow)
         if owner is None or owner == self.number:
             return False
         if not flow.reliable:
@@ -222,6 +294,22 @@ class Exchange:
             self._post(owner, _MESSAGE, [self._lend(flow), *facts], data)
         self.handed_over += 1
         return True
+
+    def _home(self, data: bytes, flow: Flow) -> int | None:
+        """Who takes what belongs to nobody yet. In place of a worker that does not run we do, to the end."""
+        home = home_of(data, self._workers)
+        if home is None or home == self.number or not self._welcome(flow):
+            return None
+        if self._taken_in or not self._runs(home):
+            call_id = _value(data, _CALL_ID)
+            if call_id in self._taken_in:
+                return None
+            if call_id is not None and not self._runs(home):
+                if len(self._taken_in) >= _MAX_TAKEN_IN:
+                    del self._taken_in[next(iter(self._taken_in))]
+                self._taken_in[call_id] = None
+                return None
+        return home
 
     def lends(self, flow: Flow) -> bool:
         """Whether others may need a connection of ours."""

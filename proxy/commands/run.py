@@ -198,7 +198,7 @@ def run_calls(
         watch_s=settings.tls.watch_s,
         drain_s=settings.drain_s,
         rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
-        exchange=None if place is None else Exchange(place.number, place.workers, place.ends),
+        exchange=None if place is None else Exchange(place.number, place.workers, place.ends, place.runs),
         checkpoints=checkpoints,
         parent=None if place is None else place.parent,
     )

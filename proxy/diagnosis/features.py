@@ -258,14 +258,14 @@ def _sdp_skeleton(line: str) -> str:
 
 _DETAILS: Final = {
     **{name: "whole" for name in (*_LISTS, "server") if name != "allow"},
-    **{name: "user" for name in _ADDRESSES},
+    **dict.fromkeys(_ADDRESSES, "user"),
     "contact": "contact",
     "p-asserted-identity": "identity",
     "diversion": "diversion",
     # The names that messages are full of, as they are written.
-    **{name: "name" for name in ("Via", "Call-ID", "CSeq", "Max-Forwards", "User-Agent", "Allow", "X-Twilio-CallSid")},
-    **{name: "name" for name in ("Content-Length", "Content-Type", "Record-Route", "X-Twilio-AccountSid")},
-    **{name: "user" for name in ("From", "To")},
+    **dict.fromkeys(("Via", "Call-ID", "CSeq", "Max-Forwards", "User-Agent", "Allow", "X-Twilio-CallSid"), "name"),
+    **dict.fromkeys(("Content-Length", "Content-Type", "Record-Route", "X-Twilio-AccountSid"), "name"),
+    **dict.fromkeys(("From", "To"), "user"),
     "Contact": "contact",
 }
 """What of a header's value its features depend on, by key, and by name as it is usually written."""

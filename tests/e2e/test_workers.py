@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.sim.openai import OpenAiConfig, OpenAiSim
+from proxy.sim.twilio import TwilioConfig, place_calls
 from proxy.sip.message import Response
 from proxy.sip.parser import StreamFramer, parse_message
 from tests.support.processes import SIPP_SCENARIOS, Sipp, Trunkline, free_port, running_trunkline
@@ -19,8 +21,6 @@ from tests.support.processes import SIPP_SCENARIOS, Sipp, Trunkline, free_port, 
 FLAGS = ("--workers", "2")
 BUSY = "limits: {max_lag_s: 0}\n"
 """For tests with load: a machine that has other things to do as well is no reason to refuse calls."""
-SPREAD = ("-t", "un", "-max_socket", "1000")
-"""A socket for each call, which the kernel gives to this or that worker."""
 
 
 def workers_of(proxy: Trunkline) -> list[int]:
@@ -34,20 +34,27 @@ def owners(events: list[dict[str, object]]) -> Counter[str]:
     return Counter(str(event["call"])[0] for event in events)
 
 
-def test_calls_are_spread_and_every_message_finds_its_owner(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
-    sipp, target = require_tool("sipp"), free_port()
-    with running_trunkline(tmp_path, f"sip:127.0.0.1:{target}", *FLAGS, config=BUSY) as proxy:
-        assert len(workers_of(proxy)) == 2
-        callee = Sipp.callee(sipp, SIPP_SCENARIOS / "uas.xml", tmp_path / "callee", target, 100, "udp")
-        tail = ("-r", "40", *SPREAD, f"127.0.0.1:{proxy.port}")
-        caller = Sipp(sipp, SIPP_SCENARIOS / "uac.xml", tmp_path / "caller", free_port(), 100, "udp", *tail)
-        try:
-            caller.finish()
-            callee.finish()
-        finally:
-            caller.kill()
-            callee.kill()
-        ends = proxy.wait_for("call-end", 100)
+async def test_calls_of_one_caller_are_spread_and_every_message_finds_its_owner(tmp_path: Path) -> None:
+    """Both neighbours send all that they send from one port each, which the kernel gives to one worker."""
+    async with OpenAiSim(OpenAiConfig(listen=("udp:127.0.0.1:0",), answer_after_ms=20, call_ms=2500)) as openai:
+        target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=udp"
+        with running_trunkline(tmp_path, target, *FLAGS, config=BUSY) as proxy:
+            assert len(workers_of(proxy)) == 2
+            for hang_up in ("caller", "callee"):
+                report = await place_calls(
+                    TwilioConfig(
+                        target=f"sip:127.0.0.1:{proxy.port}",
+                        calls=30,
+                        rate=30,
+                        hold_ms=100,
+                        hang_up=hang_up,
+                        media_security="rtp",
+                        seed=len(hang_up),
+                    )
+                )
+                assert report.unexpected == {}
+                assert {(one.kind, one.ended_by) for one in report.results} == {("answered", hang_up)}
+            ends = proxy.wait_for("call-end", 60)
     assert {(event["outcome"], len(event["attempts"])) for event in ends} == {("answered", 1)}
     assert set(owners(ends)) == {"0", "1"}
 
