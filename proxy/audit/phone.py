@@ -17,19 +17,20 @@ _HEAD_DIGITS: Final = 4
 _TAIL_DIGITS: Final = 2
 _MIN_HIDDEN: Final = 5
 
-_KEPT: Final = (
-    r"(?P<kept>[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-    r"|(?<![0-9.])(?:[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5])(?:\.(?:[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5])){3}(?!\.?[0-9])"
-    r"|(?<![0-9])(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9](?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?(?![0-9-]))"
-)
-"""UUIDs, IPv4 addresses, dates with or without a time of day."""
-
-_FREE: Final = re.compile(_KEPT + r"|(?<![0-9A-Fa-f_])\+?\(?[0-9](?:[ .()/\-]{0,2}[0-9]){6,}(?![0-9A-Fa-f_])")
+_FREE: Final = re.compile(r"(?<![0-9A-Fa-f_])\+?\(?[0-9](?:[ .()\-]{0,2}[0-9]){6,}(?![0-9A-Fa-f_])")
 _ESCAPED: Final = re.compile(
-    _KEPT + r"|(?<![0-9A-Fa-f_%])(?:\+|%2B)?\(?(?:[0-9]|%3[0-9])"
-    r"(?:(?:[ .()/\-]|%2[089DEF]){0,2}(?:[0-9]|%3[0-9])){6,}(?![0-9A-Fa-f_])",
+    r"(?<![0-9A-Fa-f_%])(?:\+|%2B)?\(?(?:[0-9]|%3[0-9])(?:(?:[ .()\-]|%2[089DE]){0,2}(?:[0-9]|%3[0-9])){6,}"
+    r"(?![0-9A-Fa-f_])",
     re.IGNORECASE,
 )
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[0-9]{1,2})"
+_KEPT: Final = re.compile(
+    rf"((?<![0-9.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?[0-9])|(?<![0-9])(?:19|20)[0-9]{{2}}-[01][0-9]-[0-3][0-9](?![0-9-]))"
+)
+"""IPv4 addresses and dates."""
+_CLOCK: Final = re.compile(r"[0-9]{2}:[0-9]{2}:\Z")
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UUID_LENGTH: Final = 36
 _CHARACTER: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 
 
@@ -49,13 +50,28 @@ def mask_number(text: str) -> str:
 def mask_free_numbers(text: str) -> str:
     """Mask what looks like phone numbers in any text: runs of seven digits and more, with or without separators.
 
-    What is part of a longer word of hexadecimal digits is no number; neither are UUIDs, IPv4 addresses and dates.
+    What is part of a longer word of hexadecimal digits is no number; neither are UUIDs, IPv4 addresses, dates and
+    times of day.
     """
     return (_ESCAPED if "%" in text else _FREE).sub(_masked, text)
 
 
 def _masked(found: re.Match[str]) -> str:
-    return found[0] if found["kept"] else mask_number(found[0])
+    run = found[0]
+    if "-" in run or "." in run:
+        if _is_else(found):
+            return run
+        return "".join([part if at % 2 else mask_number(part) for at, part in enumerate(_KEPT.split(run))])
+    return mask_number(run)
+
+
+def _is_else(found: re.Match[str]) -> bool:
+    """Whether digits belong to a UUID or to a time of day."""
+    text, start, end = found.string, found.start(), found.end()
+    if text[start - 1 : start] == ":" and _CLOCK.search(text, max(start - 6, 0), start):
+        return True
+    around = _UUID.finditer(text, max(start - _UUID_LENGTH, 0), end + _UUID_LENGTH)
+    return any(one.start() <= start and end <= one.end() for one in around)
 
 
 def _shown(digits: int) -> int:

@@ -70,10 +70,11 @@ _INLINE: Final = re.compile(r"(\binline:)[^|\s;]+", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"\b(response|cnonce|rspauth)(\s*=\s*)(\"[^\"]*\"?|[^\s,;\"]+)", re.IGNORECASE)
 _WORD: Final = re.compile(r"\S+")
 _PARAMETER: Final = re.compile(
-    r"\b((?:[a-z0-9]+[_-])*(?:secret|passw(?:or)?d|token|signature|api[_-]?key|access[_-]?key)\s*=\s*)"
+    r"\b((?:[a-z0-9]+[_-])*(?:secret|passw(?:or)?d|token|signature|api[_-]?key|access[_-]?key)(?:\s*=|\"\s*:)\s*)"
     r"(\"[^\"]*\"?|[^\s;,&<>\"]+)",
     re.IGNORECASE,
 )
+"""`name=value`, or `"name": value` of JSON."""
 _DTMF: Final = re.compile(r"^(Signal\s*=\s*)?[0-9A-D*#][0-9A-D*#, ]*(?=\r?$)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -171,8 +172,11 @@ def mask_line(line: str, settings: Redaction) -> str:
     if key in _OPAQUE:
         return line
     masked = value
-    if settings.mask_secrets and key not in _HARMLESS:
-        masked = _mask_secret_header(key, masked)
+    if settings.mask_secrets:
+        if key not in _HARMLESS:
+            masked = _mask_secret_header(key, masked)
+        elif "?" in masked:
+            masked = _mask_parameters(masked)
     masked = _mask_value(masked, settings)
     if settings.mask_numbers:
         if key in _NAMED_ADDRESSES:
@@ -188,8 +192,8 @@ def _mask_text_line(line: str, settings: Redaction) -> str:
     """Mask a start line, or any text that is no header line."""
     start = len("SIP/2.0 200") if line.startswith("SIP/2.0 ") else 0
     text = _mask_value(line[start:], settings)
-    if settings.mask_secrets and "=" in text:
-        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
+    if settings.mask_secrets:
+        text = _mask_parameters(text)
     return line[:start] + (mask_free_numbers(text) if settings.mask_numbers else text)
 
 
@@ -299,6 +303,16 @@ def _mask_sdp(line: str, settings: Redaction) -> str:
     return line
 
 
+def _mask_parameters(text: str) -> str:
+    """The values of parameters hidden whose names say that they hold a secret."""
+    if "=" not in text and '"' not in text:
+        return text
+    lowered = text.lower()
+    if "key" in lowered or "token" in lowered or "secret" in lowered or "passw" in lowered or "signature" in lowered:
+        return _PARAMETER.sub(rf"\1{HIDDEN}", text)
+    return text
+
+
 def _mask_secret_header(key: str, value: str) -> str:
     """The value of a header with its credentials hidden; white space, and with it the folding, stays."""
     if key in _CREDENTIALS or key in _CHALLENGES:
@@ -312,4 +326,4 @@ def _mask_secret_header(key: str, value: str) -> str:
         return _WORD.sub(HIDDEN, token) + semicolon + parameters
     if any(word in key for word in _SECRET_WORDS):
         return _WORD.sub(HIDDEN, value)
-    return _PARAMETER.sub(rf"\1{HIDDEN}", value) if "=" in value else value
+    return _mask_parameters(value)

@@ -93,25 +93,29 @@ def bundle(call: CallRow, attempts: Sequence[AttemptRow], events: Sequence[_Even
         *_ids(call, attempts, events),
         *_timings(call, attempts),
         *_verdicts(attempts),
-        "## Ladder",
-        "",
-        *_fenced(ladder),
-        "## Messages",
-        "",
     ]
+    # The verdicts and ids hold texts of the neighbours; the times of the ladder look like numbers.
+    parts = [redactor.line(line) for line in lines]
+    parts += ["## Ladder", "", *_fenced("\n".join([_masked_step(line, redactor) for line in ladder.split("\n")]))]
+    parts += ["## Messages", ""]
     for number, event in enumerate(_messages(events), 1):
         source, target = message_ends(event)
         way = f"{source[0]}:{source[1]} → {target[0]}:{target[1]}"
-        text = str(event["message"])
-        lines += [
+        text = redactor.text(str(event["message"]))
+        parts += [
             f"### {number}. {label_of(text)}",
             "",
             f"{event['time']}, {str(event.get('flow', '')).partition(':')[0].upper()}, {way}",
             "",
             *_fenced(text.replace("\r\n", "\n").rstrip("\n"), "sip"),
         ]
-    # The verdicts and ids hold texts of the neighbours, so the whole goes through the mask once more.
-    return redactor.text("\n".join(lines)) + "\n"
+    return "\n".join(parts) + "\n"
+
+
+def _masked_step(line: str, redactor: Redactor) -> str:
+    """A line of a ladder, which begins with its time."""
+    time = len(line) - len(line.lstrip(" 0123456789."))
+    return line[:time] + redactor.line(line[time:])
 
 
 def _outcome(call: CallRow) -> str:

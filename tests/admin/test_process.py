@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,8 +109,9 @@ async def application() -> AsyncIterator[tuple[str, list[str]]]:
         await runner.cleanup()
 
 
-def settings(admin: int, tap: int, url: str, store: Path) -> str:
+def settings(admin: int, tap: int, url: str, store: Path, syslog: int) -> str:
     return (
+        f"syslog: {{address: 'udp:127.0.0.1:{syslog}'}}\n"
         f"admin: {{listen: '{admin}', token: {TOKEN}}}\n"
         f"webhook: {{listen: '{tap}', secret: '{SECRET}', forward_url: '{url}'}}\n"
         f"store: {{path: '{store}'}}\ndrain_s: 20\n"
@@ -170,8 +171,20 @@ def stored(directory: Path) -> list[str]:
     return [path.read_bytes().decode("latin-1") for path in directory.glob("calls.db*") if path.suffix != ".key"]
 
 
+def received(server: socket.socket) -> list[str]:
+    """The datagrams that have come."""
+    server.setblocking(False)
+    found: list[str] = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(server.recv(65_535).decode())
+    return found
+
+
 async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
     admin, tap = free_port(), free_port()
+    syslog = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    syslog.bind(("127.0.0.1", 0))
     async with application() as (app_url, api):
         config = OpenAiConfig(
             listen=("udp:127.0.0.1:0",),
@@ -182,7 +195,7 @@ async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
         async with OpenAiSim(config) as openai:
             api.append(openai.http_url)
             target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=udp"
-            yaml = settings(admin, tap, app_url, tmp_path / "calls.db")
+            yaml = settings(admin, tap, app_url, tmp_path / "calls.db", syslog.getsockname()[1])
             with (
                 running_trunkline(tmp_path, target, "--log-level", "debug", config=yaml) as proxy,
                 closing(Caller(proxy.port)) as caller,
@@ -191,6 +204,9 @@ async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
             assert NUMBER.encode() in openai.records[0].invite
     kinds = [event["event"] for event in proxy.events()]
     assert kinds.index("webhook") < kinds.index("webhook-answered") < kinds.index("call-end")
-    shown += [proxy.output(), proxy.events_file.read_text(), *stored(tmp_path)]
+    with syslog:
+        messages = received(syslog)
+    assert any(' call-end - {"time":' in message for message in messages)
+    shown += [proxy.output(), proxy.events_file.read_text(), *stored(tmp_path), *messages]
     for canary in CANARIES:
         assert [text[:200] for text in shown if canary in text] == [], canary
