@@ -86,7 +86,7 @@ Admin = Annotated[
 Level = Annotated[LogLevel | None, typer.Option("--log-level", help="What the log on stdout holds. Default: info.")]
 
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes that share the listeners. Default: 1.")
+    int | None, typer.Option("--workers", min=1, help="Processes that share the listeners. Default: one for each core.")
 ]
 
 

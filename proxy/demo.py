@@ -228,7 +228,7 @@ async def _start_trunkline(
     """Start `trunkline run` with its public flags; settings in the environment are none of the demo's."""
     command = [
         *(sys.executable, "-m", "proxy", "run"),
-        *("--listen", "tls:127.0.0.1:0"),
+        *("--workers", "1", "--listen", "tls:127.0.0.1:0"),
         *("--target", f"sip:{_PROJECT}@localhost:{target_port};transport=tls"),
         *("--allow", "127.0.0.0/8"),
         *("--tls-certificate", str(certificate.certificate)),

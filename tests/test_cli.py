@@ -22,7 +22,7 @@ START_S = 20.0
 
 def environment(**settings: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    return {**kept, "COLUMNS": "120", "NO_COLOR": "1", **settings}
+    return {**kept, "COLUMNS": "120", "NO_COLOR": "1", "TRUNKLINE_WORKERS": "1", **settings}
 
 
 def trunkline(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -167,6 +167,25 @@ def test_loopback_proxy_answers_pings_and_ends_on_sigterm() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
     assert trunkline("ping", "--timeout", "0.5", f"sip:127.0.0.1:{port}").returncode == 1
+
+
+def test_workers_share_a_port_that_was_chosen_for_them() -> None:
+    listeners = ("--listen", "udp:127.0.0.1:0", "--listen", "tcp:127.0.0.1:0")
+    rest = ("--target", "sip:127.0.0.1:5080", "--allow", "127.0.0.0/8", "--no-store")
+    with running(*listeners, *rest, TRUNKLINE_WORKERS="2") as (process, event):
+        assert process.stdout is not None
+        others = (json.loads(line) for line in process.stdout)
+        other = next(line for line in others if line["event"] == "started")
+        assert other["listeners"] == event["listeners"]
+        assert other["pid"] != event["pid"]
+        assert port_of(event) > 0
+        for at, transport in enumerate(("udp", "tcp")):
+            uri = f"sip:127.0.0.1:{port_of(event, at)};transport={transport}"
+            assert trunkline("ping", uri).returncode == 0
+        again = trunkline("run", "--listen", event["listeners"][0], *rest, TRUNKLINE_WORKERS="2")
+        assert (again.returncode, again.stderr) == (2, f"trunkline: {event['listeners'][0]}: address already in use\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
 
 
 def test_log_level_warning_says_nothing_of_an_ordinary_start() -> None:

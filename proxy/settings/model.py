@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from proxy import __version__
 from proxy.b2bua.config import AttemptPlan, Network, Reach, RetryPolicy, Route, StackConfig, Target, Trunk
 from proxy.b2bua.limits import Limits
+from proxy.cores import cores
 from proxy.rewrite.engine import RuleSet
 from proxy.settings.observability import AdminSection, HepSection, OtelSection, SyslogSection, WebhookSection
 from proxy.settings.sections import (
@@ -133,8 +134,8 @@ class Settings(BaseSettings):
     """A file that gets every event, whatever the log level."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What the log on stdout holds: `info` one line a call, `debug` every message and change."""
-    workers: int = Field(1, ge=1, le=MAX_WORKERS)
-    """How many processes share the listeners, each with calls of its own; more than cores is of no use."""
+    workers: int | None = Field(None, ge=1, le=MAX_WORKERS)
+    """How many processes share the listeners, each with calls of its own. Default: as many as cores; 1: only one."""
     drain_s: float = Field(30.0, ge=0, le=86_400)
     """How long calls may go on after SIGTERM before they are ended, in seconds."""
     user_agent: str = f"Trunkline/{__version__}"
@@ -287,6 +288,10 @@ class Settings(BaseSettings):
             texts += ("tls:0.0.0.0:5061",)
         return tuple(parse_listener(text) for text in texts)
 
+    def worker_count(self) -> int:
+        """How many processes are to share the listeners."""
+        return min(cores(), MAX_WORKERS) if self.workers is None else self.workers
+
     def tls_settings(self) -> TlsSettings:
         """Certificates and trust, as the transports take them."""
         tls = self.tls
@@ -349,8 +354,6 @@ class Settings(BaseSettings):
         ]
         if not (self.allow or self.trunks or self.users):
             notes.append("allow is empty, and there are no trunks or users: nobody may call")
-        if self.workers > 1 and self.admin.listen is not None:
-            notes.append("admin.listen: pages and metrics show the calls of the first worker only")
         if not self.tls.verify:
             notes.append("tls.verify is off: anybody can pose as the target")
         if any(item.host in _WILDCARDS for item in self.listeners()) and is_private(self.address()):

@@ -117,7 +117,8 @@ def running_trunkline(
             cwd=Path(__file__).parents[2],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # One process, unless a test asks for more: it starts more quickly, and events come in order.
+            env={"TRUNKLINE_WORKERS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
         )
     running = Trunkline(process, port, directory)
     try:
