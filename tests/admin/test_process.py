@@ -109,10 +109,10 @@ async def application() -> AsyncIterator[tuple[str, list[str]]]:
         await runner.cleanup()
 
 
-def settings(admin: int, tap: int, url: str, store: Path, syslog: int) -> str:
+def settings(admin: int, tap: int, url: str, store: Path, syslog: int | None = None) -> str:
     return (
-        f"syslog: {{address: 'udp:127.0.0.1:{syslog}'}}\n"
-        f"admin: {{listen: '{admin}', token: {TOKEN}}}\n"
+        ("" if syslog is None else f"syslog: {{address: 'udp:127.0.0.1:{syslog}'}}\n")
+        + f"admin: {{listen: '{admin}', token: {TOKEN}}}\n"
         f"webhook: {{listen: '{tap}', secret: '{SECRET}', forward_url: '{url}'}}\n"
         f"store: {{path: '{store}'}}\ndrain_s: 20\n"
     )
