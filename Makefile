@@ -93,12 +93,25 @@ test-compiled: dev ## Run the core's tests on the compiled core, in a copy of th
 	@scripts/test-compiled $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: dev ## Compare with the peers that are installed, about 20 minutes (BENCH_ARGS=--help; see docs/capacity.md)
+bench: dev bench-peers ## Compare with peers on this machine, about 22 minutes (BENCH_ARGS=--help; see docs/capacity.md)
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 .PHONY: bench-quick
-bench-quick: dev ## The same in about 4 minutes, with fewer figures
+bench-quick: dev ## The same in about 5 minutes, with fewer figures
 	$(BIN)/python -m benchmarks.run --quick $(BENCH_ARGS)
+
+.PHONY: bench-docs
+bench-docs: dev ## Put tables and plots of the last make bench into README.md and docs/capacity.md
+	$(BIN)/python -m benchmarks.docs
+
+.PHONY: bench-micro
+bench-micro: dev ## What the parts of the call path cost, in microseconds (BENCH_ARGS: pyperf's options)
+	$(BIN)/python -m benchmarks.micro $(BENCH_ARGS)
+
+.PHONY: flamegraph
+flamegraph: dev ## Draw docs/img/callpath.svg anew: where the time of a call goes in pure Python
+	$(BIN)/py-spy record --rate 500 --format flamegraph --output docs/img/callpath.svg -- \
+	    $(BIN)/python -m benchmarks.callpath --rounds 20
 
 .PHONY: bench-peers
 bench-peers: ## Install the peers: Kamailio by apt where root, Sippy into .venv-bench

@@ -205,7 +205,7 @@ class Sippy(Device):
 def _devices() -> dict[str, Device]:
     compiled = Trunkline("trunkline", "compiled core, change records made, call store off")
     store = Trunkline("trunkline-store", "the same with the call store", store=True)
-    pure = Trunkline("trunkline-pure", "the same in pure Python", compiled=False)
+    pure = Trunkline("trunkline-pure", "pure Python, call store off", compiled=False)
     sippy = os.environ.get("SIPPY_PYTHON", str(ROOT / ".venv-bench" / "bin" / "python"))
     found: list[Device] = [
         compiled,

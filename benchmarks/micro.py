@@ -1,10 +1,16 @@
-"""What the parts of the call path cost, in microseconds of CPU: `python -m benchmarks.micro`. The best of rounds."""
+"""What the parts of the call path cost, by pyperf: `python -m benchmarks.micro [-o FILE]`.
+
+CPU time, not wall time, in several processes one after another. `python -m pyperf compare_to OLD.json NEW.json`
+compares two such files; `--help` has pyperf's options.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import process_time
+
+import pyperf
 
 from benchmarks.callpath import INVITE_HEAD, OFFER, RULES
 from proxy.audit.records import Event
@@ -13,7 +19,6 @@ from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, Context
 from proxy.rulefiles import load_file
 from proxy.sdp.session import Session
-from proxy.sip import message as sip_message
 from proxy.sip.flow import Flow
 from proxy.sip.message import Request
 from proxy.sip.parser import check_request, parse_message
@@ -21,20 +26,6 @@ from proxy.sip.respond import make_response
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import TimerHeap, TimerSettings
-
-ROUNDS = 15
-LOOPS = 400
-
-
-def best_us(work: Callable[[], object]) -> float:
-    """The shortest CPU time of one call in microseconds."""
-    times: list[float] = []
-    for _ in range(ROUNDS):
-        began = process_time()
-        for _ in range(LOOPS):
-            work()
-        times.append(process_time() - began)
-    return min(times) / LOOPS * 1e6
 
 
 class _User:
@@ -72,8 +63,8 @@ def transaction_step() -> Callable[[], object]:
     return work
 
 
-def main() -> None:
-    """Print the figures."""
+def steps() -> dict[str, Callable[[], object]]:
+    """The parts by name, each as work to be done again and again."""
     data = (INVITE_HEAD.format(n=1, length=len(OFFER)) + OFFER).encode()
     invite = parse_message(data)
     assert isinstance(invite, Request)
@@ -93,20 +84,37 @@ def main() -> None:
     draft = ruled()
     text = invite.serialize().decode()
     fields: dict[str, object] = {"message": invite, "changes": draft.changes}
-    steps: dict[str, Callable[[], object]] = {
+    return {
         "parse an INVITE": lambda: parse_message(data),
         "parse and check it": check,
         "serialize it": invite.serialize,
         "read its SDP, write it": lambda: Session.parse(invite.body).serialize(),
         "default rules on it": ruled,
-        "BYE transaction, whole": transaction_step(),
+        "a BYE transaction": transaction_step(),
         "audit event of it": lambda: Event("message", 1.0, "c", "a", 1, fields),
-        "mask it, lines unknown": lambda: Redactor(Redaction()).text(text),
+        "mask it for a log": lambda: Redactor(Redaction()).text(text),
     }
-    kind = "pure Python" if str(sys.modules[sip_message.__name__].__file__).endswith(".py") else "compiled"
-    print(f"{'':26}{kind:>12}")
-    for name, work in steps.items():
-        print(f"{name:26}{best_us(work):9.1f} us")
+
+
+def _timed(loops: int, work: Callable[[], object]) -> float:
+    turns = range(loops)
+    began = process_time()
+    for _ in turns:
+        work()
+    return process_time() - began
+
+
+def main() -> None:
+    """Measure, and print as pyperf does."""
+    runner = pyperf.Runner(processes=3, values=3, min_time=0.05, program_args=("-m", "benchmarks.micro"))
+    for name, work in steps().items():
+        runner.bench_time_func(name, _timed, work)
+
+
+def read(file: Path) -> dict[str, float]:
+    """The medians of a file that `-o` wrote, in microseconds."""
+    suite = pyperf.BenchmarkSuite.load(str(file))
+    return {bench.get_name(): round(bench.median() * 1e6, 2) for bench in suite.get_benchmarks()}
 
 
 if __name__ == "__main__":

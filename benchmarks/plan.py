@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from benchmarks.copies import ROOT, make_copy
 from benchmarks.devices import DEVICES, Device
 from benchmarks.load import Load, LoadError, Result, run_load
+from benchmarks.micro import read
 from benchmarks.session import Session
 
 __all__ = ["FULL", "QUICK", "STAGES", "Plan", "run_plan"]
@@ -22,7 +24,7 @@ _AROUND_S = 3.5
 """What a run takes besides its load: the device's start, 20 calls before, the end."""
 _MEMORY_S = 37.0
 _PROFILE_S = 8.0
-_CORE_S = 25.0
+_CORE_S = 45.0
 _CLEAN = 0.001
 """Messages that may be sent again, per call, at a rate that counts as clean."""
 _FIRST_RATE = 200
@@ -234,17 +236,26 @@ class _Runner:
 
     def _core(self, compiled: bool) -> Mapping[str, Any]:
         copy = make_copy(self.copies, compiled=compiled)
-        command = [sys.executable, "-m", "benchmarks.growth", "--json"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LoadError(f"benchmarks.growth ended with {done.returncode}: {done.stderr[-2000:]}")
-        figures: Mapping[str, Any] = json.loads(done.stdout)
-        return figures
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "micro.json"
+            inherited = ("--inherit-environ", "PYTHONPATH", "--quiet", "-o", str(file))
+            _module(copy, "benchmarks.micro", *inherited)
+            grown = json.loads(_module(copy, "benchmarks.growth", "--json"))
+            return {**grown, "parts": read(file)}
 
     def say(self, what: str) -> None:
         """What comes now, and how long all will take."""
         print(f"{what} ({self.session.left()})", flush=True)
+
+
+def _module(copy: Path, name: str, *arguments: str) -> str:
+    """What a module of ours prints, run on a copy of the tree."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", name, *arguments]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
 
 
 def is_clean(figures: Mapping[str, Any]) -> bool:

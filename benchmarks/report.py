@@ -11,28 +11,30 @@ from typing import Any
 from benchmarks.copies import ROOT
 from benchmarks.plots import draw_plots
 
-__all__ = ["TABLES", "markdown", "write_report"]
+__all__ = ["NONE", "OUT", "TABLES", "Report", "markdown", "markdown_table", "ranged", "shares", "write_report"]
 
 Report = Mapping[str, Any]
 OUT = ROOT / "bench-out"
-_NONE = "–"
+NONE = "–"
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
 
 
-def _ranged(spread: Sequence[float] | None) -> str:
+def ranged(spread: Sequence[float] | None) -> str:
     """`median (lowest–highest)`, or the figure alone where there was one run."""
     if spread is None:
-        return _NONE
+        return NONE
     low, middle, high = spread
     return f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f}–{high:.2f})"
 
 
-def _shares(percentiles: Mapping[str, float], *wanted: str) -> str:
-    return " / ".join(f"{percentiles[share]:.2f}" for share in wanted) if percentiles else _NONE
+def shares(percentiles: Mapping[str, float], *wanted: str) -> str:
+    """Some percentiles, with slashes between them."""
+    return " / ".join(f"{percentiles[share]:.2f}" for share in wanted) if percentiles else NONE
 
 
 def _rates(report: Report) -> list[str]:
@@ -53,12 +55,12 @@ def peers_table(report: Report) -> str:
         for rate in rates:
             at = row["at"].get(rate)
             if at is None:
-                cells += [_NONE] * 3
+                cells += [NONE] * 3
             else:
-                cells += [_ranged(at["cpu_ms"]), _shares(at["added_ms"], "50", "95", "99")]
+                cells += [ranged(at["cpu_ms"]), shares(at["added_ms"], "50", "95", "99")]
                 cells.append(f"{at['failed']}, {at['retransmitted']}")
         rows.append(cells)
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def highest_table(report: Report) -> str:
@@ -70,14 +72,14 @@ def highest_table(report: Report) -> str:
         highest, half = row.get("highest"), row.get("half")
         if highest is None and "kb_per_call" not in row:
             continue
-        cells = [name, _NONE, _NONE, _NONE, _NONE, str(row.get("kb_per_call", _NONE))]
+        cells = [name, NONE, NONE, NONE, NONE, str(row.get("kb_per_call", NONE))]
         if highest is not None:
             cells[1] = f"{highest['rate']}{'+' if highest['generator_limited'] else ''}"
-            cells[2] = f"{highest['cpu_share']:.0%}" if highest["cpu_share"] is not None else _NONE
+            cells[2] = f"{highest['cpu_share']:.0%}" if highest["cpu_share"] is not None else NONE
         if half is not None:
-            cells[3:5] = [_ranged(half["cpu_ms"]), _shares(half["added_ms"], "50", "95", "99")]
+            cells[3:5] = [ranged(half["cpu_ms"]), shares(half["added_ms"], "50", "95", "99")]
         rows.append(cells)
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def steady_table(report: Report) -> str:
@@ -90,13 +92,13 @@ def steady_table(report: Report) -> str:
             str(run["calls"]),
             str(run["failed"]),
             str(run["retransmitted"]),
-            _ranged(run["cpu_ms"]),
-            _shares(run["ringing_ms"], "50", "99", "99.9"),
+            ranged(run["cpu_ms"]),
+            shares(run["ringing_ms"], "50", "99", "99.9"),
         ]
         for name, row in report["devices"].items()
         for run in row.get("steady", {}).values()
     ]
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def tls_table(report: Report) -> str:
@@ -115,14 +117,14 @@ def tls_table(report: Report) -> str:
             for rate in rates:
                 at, udp = row["at"].get(rate), plain["at"].get(rate)
                 if at is None or udp is None:
-                    cells += [_NONE] * 4
+                    cells += [NONE] * 4
                     continue
                 times = at["cpu_ms"][1] / udp["cpu_ms"][1]
-                cells += [_ranged(at["cpu_ms"]), f"{times:.2f}" if tls else "1"]
-                cells.append(_shares(at["ringing_ms"], "50", "99"))
-                cells.append(f"{at['connections']}, {at['completed']}" if tls else _NONE)
+                cells += [ranged(at["cpu_ms"]), f"{times:.2f}" if tls else "1"]
+                cells.append(shares(at["ringing_ms"], "50", "99"))
+                cells.append(f"{at['connections']}, {at['completed']}" if tls else NONE)
             rows.append(cells)
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def growth_table(report: Report) -> str:
@@ -140,21 +142,21 @@ def growth_table(report: Report) -> str:
             points = list(some[what])
             heads = [f"{title}: µs of a call", *points]
             rows = [[kind, *(f"{run[what][point]:.0f}" for point in points)] for kind, run in core.items()]
-            lines += [_markdown(heads, rows), ""]
+            lines += [markdown_table(heads, rows), ""]
     if report["beside"]:
         heads = ["whole process, calls in progress beside", *report["beside"]]
         lines += [
-            _markdown(heads, [["CPU ms per call", *(_ranged(r["cpu_ms"]) for r in report["beside"].values())]]),
+            markdown_table(heads, [["CPU ms per call", *(ranged(r["cpu_ms"]) for r in report["beside"].values())]]),
             "",
         ]
     for rate, by_device in report["workers"].items():
         heads = [f"at {rate} calls/s", *by_device]
         lines += [
-            _markdown(
+            markdown_table(
                 heads,
                 [
-                    ["CPU ms per call", *(_ranged(run["cpu_ms"]) for run in by_device.values())],
-                    ["INVITE→180 p50 / p99 ms", *(_shares(r["ringing_ms"], "50", "99") for r in by_device.values())],
+                    ["CPU ms per call", *(ranged(run["cpu_ms"]) for run in by_device.values())],
+                    ["INVITE→180 p50 / p99 ms", *(shares(r["ringing_ms"], "50", "99") for r in by_device.values())],
                     ["failed, sent again", *(f"{r['failed']}, {r['retransmitted']}" for r in by_device.values())],
                 ],
             ),
@@ -168,10 +170,10 @@ def parts_table(report: Report) -> str:
     rows = {name: row["parts"] for name, row in report["devices"].items() if row.get("parts")}
     if not rows:
         return ""
-    parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
-    return _markdown(
+    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+    return markdown_table(
         ["share of the CPU time", *rows],
-        [[part, *(f"{shares[part]:.0%}" if part in shares else _NONE for shares in rows.values())] for part in parts],
+        [[part, *(f"{row[part]:.0%}" if part in row else NONE for row in rows.values())] for part in parts],
     )
 
 
@@ -180,11 +182,14 @@ def core_table(report: Report) -> str:
     core = report["core"]
     if not core:
         return ""
-    steps = list(next(iter(core.values()))["by_step"])
+    some = next(iter(core.values()))
+    steps, parts = list(some["by_step"]), list(some["parts"])
     rows = [
         [kind, *(f"{run['by_step'][step]:.0f}" for step in steps), f"{run['whole']:.0f}"] for kind, run in core.items()
     ]
-    return _markdown(["µs of CPU", *steps, "all (best)"], rows)
+    whole = markdown_table(["µs of CPU", *steps, "all (best)"], rows)
+    single = [[part, *(f"{run['parts'][part]:.1f}" for run in core.values())] for part in parts]
+    return f"{whole}\n\n{markdown_table(['µs of CPU', *core], single)}"
 
 
 def machine_line(report: Report) -> str:
