@@ -24,7 +24,7 @@ from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import B_TO_A, RuleReject
 from proxy.sdp.errors import SdpError
 from proxy.sip.errors import SipError
-from proxy.sip.message import Header, Response, header
+from proxy.sip.message import Header, Request, Response, header
 from proxy.sip.respond import REASON_PHRASES
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.timers import Timer
@@ -52,6 +52,7 @@ class Call:
 
     __deletable__ = ("invite", "leg_a")
     __slots__ = (
+        "_expires_s",
         "_limit_timer",
         "_outcomes",
         "_prober",
@@ -110,7 +111,9 @@ class Call:
         self.leg_a.learn(tx.request)
         self.invite = CallerInvite(core, self, self.leg_a, tx)
         self._retry_timer: Timer | None = None
-        self._ring_timer: Timer | None = core.timers.schedule(now + core.config.ring_timeout_s, self._on_ring_timeout)
+        self._expires_s = _expires_s(tx.request)
+        limit_s = min(core.config.ring_timeout_s, self._expires_s or core.config.ring_timeout_s)
+        self._ring_timer: Timer | None = core.timers.schedule(now + limit_s, self._on_ring_timeout)
         self._limit_timer: Timer | None = None
         self._prober: Prober | None = None
         self._outcomes: list[dict[str, object]] = []
@@ -332,7 +335,10 @@ class Call:
 
     def _on_ring_timeout(self, now: float) -> None:
         self._ring_timer = None
-        if self.state == "trying":
+        if 0 < self._expires_s < self.core.config.ring_timeout_s:
+            # The caller said how long its invitation is good (RFC 3261 section 13.3.1).
+            self.cancel(now, (reason_header(487, "INVITE expired"),), "caller-expires")
+        elif self.state == "trying":
             extra = reason_header(408, "Ring timeout")
             if self.attempt is not None:
                 self.attempt.cancel(now, (extra,))
@@ -481,3 +487,9 @@ def _limit_s(policy: RetryPolicy, attempt: int, elapsed_s: float) -> float:
     """How long an attempt may go unanswered: the last one until the deadline, others for the policy's time."""
     left = max(policy.deadline_s - elapsed_s, 0.0)
     return min(policy.answer_timeout_s, left) if policy.on_timeout and attempt < policy.max_attempts else left
+
+
+def _expires_s(request: Request) -> float:
+    """How long an INVITE is good, by its Expires; 0 where it does not say."""
+    value = (request.get("expires") or "").strip()
+    return float(value) if value.isdigit() and value.isascii() and len(value) < 10 else 0.0

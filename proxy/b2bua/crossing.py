@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.audit.records import Change
 from proxy.b2bua.exchange import Exchange
-from proxy.b2bua.mapping import contact_line, map_message, max_forwards_line, via_line
+from proxy.b2bua.mapping import MAX_FORWARDS, contact_line, map_message, max_forwards_line, via_line
 from proxy.b2bua.refer import map_notify, map_refer
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import A_TO_B, B_TO_A, RuleReject
@@ -55,7 +55,9 @@ def crossed_request(
     uri, routes = dialog.request_lines()
     draft.step = "builtin:target"
     draft.set_uri(uri)
-    block = [via_line(flow, core.new_branch()), max_forwards_line(message)]
+    # No session may live on because the other leg's hops were used up.
+    hops = MAX_FORWARDS if message.method == "BYE" else max_forwards_line(message)
+    block = [via_line(flow, core.new_branch()), hops]
     block.extend(dialog.identity(dialog.next_seq() if seq is None else seq, message.method))
     if message.method in _WITH_CONTACT:
         block.append(contact_line(flow))

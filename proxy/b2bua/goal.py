@@ -23,7 +23,7 @@ from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow
 from proxy.sip.headers import NameAddr
 from proxy.sip.message import Header, header
-from proxy.sip.uri import Uri, parse_uri
+from proxy.sip.uri import Uri, parse_uri, unescape
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
@@ -78,7 +78,7 @@ def find_goal(call: Call, leg: Leg, refer_to: NameAddr) -> Goal:
     if replaces is not None and replaced is not None:
         goal = _replacing(call, replaces, replaced)
     elif is_ours(core, leg, uri):
-        goal = _by_number(core, uri.user or "")
+        goal = _by_number(core, phone_number(uri))
     else:
         _check_reach(core.config.refer_reach, uri)
         goal = _plain(core, bare_uri(uri))
@@ -118,11 +118,12 @@ def _plain(core: Core, uri: Uri) -> Goal:
 
 def _by_number(core: Core, number: str) -> Goal:
     """A number: at the host that is set for them, else by a route for it, else by a target that takes any number."""
-    config = core.config
-    if not number or not number.lstrip("+").replace("*", "").replace("#", "").isalnum():
+    config, number = core.config, unescape(number)
+    if not number.isascii() or not number.lstrip("+").replace("*", "").replace("#", "").isalnum():
         raise SipError(404, "No number that could be called")
+    user = number.replace("#", "%23")
     if config.refer_tel_host:
-        return _plain(core, parse_uri(f"sip:{number}@{config.refer_tel_host}"))
+        return _plain(core, parse_uri(f"sip:{user}@{config.refer_tel_host}"))
     names = [
         route.targets[0]
         for route in config.routes
@@ -132,7 +133,7 @@ def _by_number(core: Core, number: str) -> Goal:
     if not names:
         raise SipError(404, "No route to this number")
     target = config.targets[names[0]]
-    return Goal(parse_uri(target_uri(target.uri, number)), target.uri, target)
+    return Goal(parse_uri(target_uri(target.uri, user)), target.uri, target)
 
 
 def _replacing(call: Call, replaces: Replaces, replaced: Leg) -> Goal:

@@ -155,6 +155,7 @@ def _with_host(address: NameAddr, host: str, params: str) -> str:
     return f"{display}<sip:{user}{host}>{params}"
 
 
+_MOVED: Final = (480, "Temporarily Unavailable")
 _ABOUT_US: Final = {
     401: (403, "Forbidden"),
     407: (403, "Forbidden"),
@@ -166,9 +167,9 @@ _ABOUT_US: Final = {
 
 def hide_own_refusal(draft: Draft) -> bool:
     """Give a refusal that is about what we said, not the other leg, a status that means something there: a challenge,
-    or what we support and require. It would be malformed without the header fields that don't cross (RFC 3261
-    sections 21.4 and 22, RFC 4028 section 6). True when it was one."""
-    status = _ABOUT_US.get(draft.status)
+    what we support and require, or where we should go instead. It would be malformed without the header fields that
+    don't cross (RFC 3261 sections 21.3, 21.4 and 22, RFC 4028 section 6). True when it was one."""
+    status = _MOVED if 300 <= draft.status < 400 else _ABOUT_US.get(draft.status)
     if status is None:
         return False
     draft.step = "builtin:own-refusal"

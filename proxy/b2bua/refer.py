@@ -107,8 +107,9 @@ def bare_uri(uri: Uri) -> Uri:
 
 
 def phone_number(uri: Uri) -> str:
-    """The number of a tel: URI without visual separators: `+1-201-555-0123` gives `+12015550123`."""
-    return (uri.user or "").translate(_SEPARATORS)
+    """The number of a tel: URI, or of a SIP URI with one as its user, without visual separators and parameters:
+    `+1-201-555-0123;ext=7` gives `+12015550123` (RFC 3261 section 19.1.6). Escapes stay."""
+    return (uri.user or "").partition(";")[0].translate(_SEPARATORS)
 
 
 def is_ours(core: Core, leg: Leg, uri: Uri) -> bool:

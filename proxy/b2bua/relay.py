@@ -180,6 +180,8 @@ class Relay:
         call = self.call
         call.core.record_message(now, call.id, self.leg.side, "in", tx.flow, tx.request, call.attempt_number)
         self.leg.reply(tx, 200, now)
+        if self.tx.last_status >= 200:
+            return
         if self._tx_out is None:
             self._finish(now, 487, "Request Terminated")
         else:
@@ -222,7 +224,7 @@ class Relay:
         status = response.status
         if status < 200 and self._cancelled:
             self._cancel_out(now)
-        if status == 100:
+        if status == 100 or (status < 200 and self._wants_reliable()):
             return
         if status >= 200 and self._guard is not None:
             self._guard.cancel()
@@ -294,6 +296,11 @@ class Relay:
         self.tx.respond(mapped, now)
         if status in (408, 481):
             call.hang_up(now, status, "The other side has lost the call")
+
+    def _wants_reliable(self) -> bool:
+        """Whether provisional responses may only go out reliably (RFC 3262 section 3), which we do for the INVITE that
+        begins a call only."""
+        return self.tx.method == "INVITE" and any("100rel" in one.lower() for one in self.tx.request.get_all("require"))
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The other leg never answered: its dialog is lost (RFC 3261 section 12.2.1.2)."""

@@ -20,7 +20,7 @@ def test_bye_of_the_caller_crosses_with_reason_and_x_headers(bench: Bench) -> No
     assert bye.get("x-twilio-callsid") == "CA1"
     assert bye.uri == "sip:agent@203.0.113.5:5060"
     assert bye.get("cseq") == "2 BYE"
-    assert bye.get("max-forwards") == "69"
+    assert bye.get("max-forwards") == "70"
     end = bench.ends()[0]
     assert (end["ended_by"], end["outcome"], end["detail"]) == ("caller", "answered", REASON)
 

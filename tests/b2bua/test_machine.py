@@ -7,7 +7,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from proxy.b2bua.config import Target
 from proxy.sip.message import Request
+from proxy.sip.uri import parse_uri
 from tests.b2bua.conftest import BenchMaker, finish
 from tests.support.bench import ANSWER, OFFER, Bench
 from tests.support.rules import shipped
@@ -65,6 +67,9 @@ class Calls(RuleBasedStateMachine):
                 "refer": st.sampled_from(["relay", "execute", "refuse"]),
                 "max_call_s": st.just(50.0),
                 "ring_timeout_s": st.just(20.0),
+                "probe_s": st.just(15.0),
+                "checkpoints": st.just(True),
+                "targets": st.just([Target("main", parse_uri("sip:agent@203.0.113.5"), username="u", password="p")]),
             },
         ),
     )
@@ -94,7 +99,7 @@ class Calls(RuleBasedStateMachine):
     @rule(
         body=st.sampled_from([OFFER, OFFER, OFFER, "", "v=0\r\nm=audio"]),
         extra=st.sampled_from(
-            ["", "Supported: 100rel, timer", "Require: 100rel", "Session-Expires: 600\nSupported: timer", "X-A: b"]
+            ["", "Supported: 100rel, timer", "Require: 100rel", "Session-Expires: 600\nSupported: timer", "Expires: 8"]
         ),
         contact=st.sampled_from(["<sip:c@192.0.2.10:5060>", "<sip:c@172.16.0.1>", "<sip:c@192.0.2.10:5099>", ""]),
         goes_well=st.booleans(),

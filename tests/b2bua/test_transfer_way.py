@@ -161,6 +161,8 @@ def test_header_part_with_a_line_break_is_refused(bench: Bench, third: Third, pa
         ("Refer-To: <sip:bob@198.18.0.7;method=BYE>", 403),
         ("Refer-To: <mailto:bob@198.18.0.7>", 416),
         ("Refer-To: <tel:+15550100009>", 404),
+        ("Refer-To: <tel:+1555%0d%0aX>", 404),
+        ("Refer-To: <sip:%d9%a3@198.51.100.1>", 404),
         ("Refer-To: <sip:198.51.100.1>", 404),
         ("X: y", 400),
         ("Refer-To: <sip:bob@198.18.0.7?Replaces=x>", 400),
@@ -185,12 +187,29 @@ def test_second_refer_during_a_transfer_gets_491(bench: Bench, third: Third) -> 
     assert third.saw == ["INVITE"]
 
 
-@pytest.mark.parametrize("line", ["<tel:+1-555-010-0009>", "<sip:+15550100009@198.51.100.1>"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<tel:+1-555-010-0009>",
+        "<tel:+1(555)010.0009;ext=77;phone-context=example.com>",
+        "<TEL:+15550100009>",
+        "tel:+15550100009",
+        "<sip:+15550100009@198.51.100.1>",
+        "<sip:%2B1-555-010-0009;ext=77@198.51.100.1;user=phone>",
+    ],
+)
 def test_number_goes_to_the_host_that_is_set_for_numbers(make_bench: BenchMaker, line: str) -> None:
     bench = make_bench(refer="execute", transport="tcp", refer_tel_host="198.18.0.7")
     bench.answered_call()
     refer(bench, f"Refer-To: {line}")
     assert Third(bench).invite.uri == "sip:+15550100009@198.18.0.7"
+
+
+def test_service_code_is_a_number_too(make_bench: BenchMaker) -> None:
+    bench = make_bench(refer="execute", transport="tcp", refer_tel_host="198.18.0.7")
+    bench.answered_call()
+    refer(bench, "Refer-To: <sip:*72%23@198.51.100.1>")
+    assert Third(bench).invite.uri == "sip:*72%23@198.18.0.7"
 
 
 def test_number_goes_by_the_route_that_is_for_it(make_bench: BenchMaker) -> None:
