@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from proxy.audit.labels import label_of
+
 __all__ = ["Event", "call_ladder", "calls_in", "change_lines", "read_events"]
 
 Event = Mapping[str, Any]
@@ -102,7 +104,7 @@ def _moment(event: Event) -> float:
 
 
 def _message_line(time: str, event: Event) -> Text:
-    label, status = _label(event["message"])
+    label, status = label_of(event["message"])
     style = "red" if status >= 400 else "green" if status >= 200 else "cyan" if not status else ""
     callers = event["leg"] == "a"
     outwards = callers == (event["direction"] == "in")
@@ -120,19 +122,6 @@ def _arrow(label: str, *, rightwards: bool) -> str:
     label = label if len(label) <= _GAP - 4 else f"{label[: _GAP - 5]}…"
     shaft = "─" * (_GAP - len(label) - 4)
     return f"─ {label} {shaft}▶" if rightwards else f"◀{shaft} {label} ─"
-
-
-def _label(message: str) -> tuple[str, int]:
-    """What stands on the arrow, and the status (0 for a request)."""
-    head, _, body = message.partition("\r\n\r\n")
-    first, _, _ = head.partition("\r\n")
-    sdp = " (SDP)" if body else ""
-    if not first.startswith("SIP/2.0 "):
-        return first.partition(" ")[0] + sdp, 0
-    status_text, _, reason = first.removeprefix("SIP/2.0 ").partition(" ")
-    method = next((line.split()[-1] for line in head.split("\r\n") if line.lower().startswith("cseq:")), "")
-    to = "" if method == "INVITE" else f" ({method})"
-    return f"{status_text} {reason}{to}{sdp}", int(status_text) if status_text.isdigit() else 0
 
 
 def _note(event: Event) -> tuple[str, str]:

@@ -18,6 +18,7 @@ __all__ = ["message_ends", "pcap_of", "whole_text"]
 
 _RAW_IP: Final = 101
 _UDP: Final = 17
+_MICROSECONDS: Final = 1_000_000
 _MOST: Final = 65_535 - 8 - 40
 _TLS_PORT: Final = 5061
 _SIP_PORT: Final = 5060
@@ -32,18 +33,21 @@ _End = tuple[str, int]
 def pcap_of(events: Iterable[Mapping[str, Any]]) -> bytes:
     """A capture file with the messages among some events (`StoreReader.timeline`), in order of time.
 
-    A message that does not fit into a packet is cut.
+    A message that does not fit into a packet is cut. On record what we sent upon a message has the same time as that;
+    here each packet is a microsecond at least after the one before it, so that tools keep them in order.
     """
     parts = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, _RAW_IP)]
     messages = [event for event in events if event.get("event") == "message"]
+    last = 0
     for event in sorted(messages, key=lambda item: str(item["time"])):
         source, target = message_ends(event)
         text = str(event["message"]).replace(_MASKED_KEY, _NO_KEY)
         data = whole_text(text).encode("utf-8", "replace")[:_MOST]
         packet = _packet(source, target, data)
         moment = datetime.fromisoformat(str(event["time"]))
-        seconds = int(moment.timestamp())
-        parts.append(struct.pack("<IIII", seconds, moment.microsecond, len(packet), len(packet)))
+        last = max(int(moment.timestamp()) * _MICROSECONDS + moment.microsecond, last + 1)
+        seconds, microseconds = divmod(last, _MICROSECONDS)
+        parts.append(struct.pack("<IIII", seconds, microseconds, len(packet), len(packet)))
         parts.append(packet)
     return b"".join(parts)
 

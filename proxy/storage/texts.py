@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from proxy.audit.labels import label_of
 from proxy.audit.plain import timestamp
 from proxy.audit.redact import Redaction, Redactor
 from proxy.diagnosis.causes import CAUSES
 from proxy.storage.pcap import message_ends, whole_text
 from proxy.storage.queries import AttemptRow, CallRow
 
-__all__ = ["bundle", "label_of", "mermaid_of", "sip_text"]
+__all__ = ["bundle", "mermaid_of", "sip_text"]
 
 _Event = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ def mermaid_of(events: Sequence[_Event], left: str = "Caller", right: str = "Tar
         if event["event"] == "message":
             other = "A" if event.get("leg") == "a" else "B"
             ends = (other, "T") if event.get("direction") == "in" else ("T", other)
-            lines.append(f"    {ends[0]}->>{ends[1]}: {_plain(label_of(str(event['message'])))}")
+            lines.append(f"    {ends[0]}->>{ends[1]}: {_plain(label_of(str(event['message']))[0])}")
             changes = event.get("changes")
             if changes:
                 lines.append(f"    Note over T: {len(changes)} changes")
@@ -57,17 +58,6 @@ def mermaid_of(events: Sequence[_Event], left: str = "Caller", right: str = "Tar
                 f"    Note over A,B: {_plain(str(event.get('outcome')))}, {_plain(str(event.get('ended_by')))}"
             )
     return "\n".join(lines) + "\n"
-
-
-def label_of(message: str) -> str:
-    """What a message is, for an arrow."""
-    head, _, body = message.partition("\r\n\r\n")
-    first = head.partition("\r\n")[0]
-    sdp = " (SDP)" if body else ""
-    if not first.startswith("SIP/2.0 "):
-        return first.partition(" ")[0] + sdp
-    method = next((line.split()[-1] for line in head.split("\r\n") if line.lower().startswith("cseq:")), "")
-    return first.removeprefix("SIP/2.0 ") + (f" ({method})" if method not in ("INVITE", "") else "") + sdp
 
 
 def _messages(events: Iterable[_Event]) -> Iterator[_Event]:
@@ -103,7 +93,7 @@ def bundle(call: CallRow, attempts: Sequence[AttemptRow], events: Sequence[_Even
         way = f"{source[0]}:{source[1]} → {target[0]}:{target[1]}"
         text = redactor.text(str(event["message"]))
         parts += [
-            f"### {number}. {label_of(text)}",
+            f"### {number}. {label_of(text)[0]}",
             "",
             f"{event['time']}, {str(event.get('flow', '')).partition(':')[0].upper()}, {way}",
             "",

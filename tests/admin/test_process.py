@@ -195,7 +195,8 @@ async def test_a_call_with_its_webhook_and_no_canary(tmp_path: Path) -> None:
         async with OpenAiSim(config) as openai:
             api.append(openai.http_url)
             target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=udp"
-            yaml = settings(admin, tap, app_url, tmp_path / "calls.db", syslog.getsockname()[1])
+            yaml = settings(admin, tap, app_url, tmp_path / "calls.db")
+            yaml += f"syslog: {{address: 'udp:127.0.0.1:{syslog.getsockname()[1]}'}}\n"
             with (
                 running_trunkline(tmp_path, target, "--log-level", "debug", config=yaml) as proxy,
                 closing(Caller(proxy.port)) as caller,

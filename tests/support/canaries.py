@@ -4,7 +4,6 @@ for them in what comes out."""
 from __future__ import annotations
 
 import re
-from functools import partial
 
 from proxy.audit.records import Event
 from proxy.rulefiles import load_directory_or_files
@@ -66,10 +65,8 @@ def planted_bench() -> Bench:
     answer = ANSWER.replace("RTP/AVP", "RTP/SAVP").replace("s=-", "s=15557651001").replace(
         "a=send", f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{_SECRET}1rZXktb2YtMzAtYnl0ZXMtNQ\r\na=send"
     )  # fmt: skip
-    place = partial(
-        bench.invite, _OFFER, uri="sip:+15557651002@198.51.100.1", contact="<sip:15557651003@192.0.2.10:5060>"
-    )
-    place(_HEADERS)
+    uri, contact = "sip:+15557651002@198.51.100.1", "<sip:15557651003@192.0.2.10:5060>"
+    bench.invite(_OFFER, _HEADERS, uri=uri, contact=contact)
     bench.respond(180, "Ringing 15557651004", extra='Warning: 399 h "15557651005 rings"')
     extra = "P-Asserted-Identity: <tel:15557651006>\nX-Agent: +15557651007\nServer: agent 15557651008"
     bench.respond(200, "OK", extra=extra, body=answer, contact="<sip:15557651009@203.0.113.5>")
@@ -92,12 +89,12 @@ def planted_bench() -> Bench:
     bench.advance(5.0)
     bench.caller_request("BYE", cseq=9, extra='Reason: Q.850;cause=16;text="15557651016 left"')
     bench.respond(200, "OK", request=bench.requests("BYE")[-1])
-    place(_HEADERS, call_id="call-2", tag="second")
+    bench.invite(_OFFER, _HEADERS, call_id="call-2", tag="second", uri=uri, contact=contact)
     bench.respond(400, "No 15557651017 here", extra='Contact: <sip:15557651018@h>\nReason: SIP;text="1 555 765 1019"')
     bench.advance(0.5)
     bench.respond(404, "No (555) 765-1020 here")
     bench.advance(40.0)
-    place(f"{_HEADERS}\nRequire: 15557651021", call_id="call-3", tag="third")
+    bench.invite(_OFFER, f"{_HEADERS}\nRequire: 15557651021", call_id="call-3", tag="third", uri=uri, contact=contact)
     bench.receive("INVITE sip:15557651022@h SIP/2.0\r\nFrom: <sip:15557651023@h>\r\n\r\n", bench.caller_flow)
     return bench
 
