@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
+
+from benchmarks.copies import ROOT
 
 __all__ = ["parts_of", "start_profile"]
 
@@ -57,11 +60,22 @@ def _part(frames: list[str]) -> str:
 
 
 def _room(frame: str) -> str:
-    """The package below `proxy` that a frame is in: `name (proxy/sip/message.py:12)`, or a name that mypyc made."""
+    """The package below `proxy` that a frame is in.
+
+    It is `name (proxy/sip/message.py:12)`, or a name that mypyc made: `CPyDef_`, the module (with its package where
+    two have the same name), the class and the function, with three underscores between them.
+    """
     name, _, place = frame.partition(" (")
     if place.startswith("proxy/"):
         return place.removeprefix("proxy/").partition("/")[0].partition(".")[0]
     for mark in ("CPyDef_", "CPyPy_"):
         if name.startswith(mark):
-            return name.removeprefix(mark).partition("___")[0]
+            module = name.removeprefix(mark).partition("___")[0]
+            return module if module in _ROOMS else _packages().get(module, "")
     return ""
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """The package of each module, by the module's name."""
+    return {path.stem: path.parent.name for room in _ROOMS for path in (ROOT / "proxy" / room).glob("*.py")}

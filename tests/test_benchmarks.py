@@ -125,9 +125,9 @@ def test_a_clean_run(more: dict[str, Any], clean: bool) -> None:
 def test_samples_belong_to_the_innermost_part() -> None:
     samples = "\n".join(
         (
-            "run (uvloop/__init__.py:92);receive (proxy/b2bua/stack.py:1);parse (proxy/sip/parser.py:2);x (re.py:3) 6",
+            "run (uvloop/__init__.py:9);receive (proxy/b2bua/stack.py:1);parse (proxy/sip/parser.py:2);sub (re.py:3) 6",
             "main (proxy/cli.py:1);run (uvloop/__init__.py:92) 1",
-            "run (uvloop/__init__.py:92);CPyDef_stack___Stack___receive (stack.c:1);CPyDef_sdp___session___x (s.c:1) 2",
+            "run (uvloop/__init__.py:92);CPyDef_stack___Stack___receive (a.so);CPyDef_codecs___read (a.so) 2",
             "proxy/__main__.py (x);receive (proxy/runtime.py:9) 1",
         )
     )
