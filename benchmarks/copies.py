@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import hatch_build
@@ -16,8 +17,9 @@ _FOLDERS = ("proxy", "rules")
 _LEFT_OUT = shutil.ignore_patterns("*.so", "__pycache__")
 
 
+@cache
 def fingerprint() -> str:
-    """Tells one state of Trunkline's source from another."""
+    """Tells one state of Trunkline's source from another; that at the first call, should it be edited meanwhile."""
     return _hash(path for folder in _FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml"))
 
 

@@ -12,7 +12,7 @@ from benchmarks.copies import ROOT
 
 __all__ = ["parts_of", "start_profile"]
 
-_SAMPLES_PER_S = 200
+_SAMPLES_PER_S = 100
 _LOOP = "event loop"
 _ROOMS = {
     "sip": "sip: messages, parser",

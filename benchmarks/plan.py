@@ -23,7 +23,8 @@ __all__ = ["FULL", "QUICK", "STAGES", "Plan", "run_plan"]
 _AROUND_S = 3.5
 """What a run takes besides its load: the device's start, 20 calls before, the end."""
 _MEMORY_S = 37.0
-_PROFILE_S = 8.0
+_PROFILE_S = 10.0
+_PROFILE_RATE = 200
 _CORE_S = 45.0
 _CLEAN = 0.001
 """Messages that may be sent again, per call, at a rate that counts as clean."""
@@ -222,10 +223,10 @@ class _Runner:
 
     def parts(self) -> None:
         """Where the time goes."""
-        high = max(self.plan.rates)
         for name in self.plan.profiled:
-            self.say(f"{high} calls/s on {name} beside a profiler")
-            self.load(f"parts/{name}/{high}", DEVICES[name], Load(high, _PROFILE_S, profile=True))
+            self.say(f"{_PROFILE_RATE} calls/s on {name} beside a profiler")
+            load = Load(_PROFILE_RATE, _PROFILE_S, profile=True)
+            self.load(f"parts/{name}/{_PROFILE_RATE}", DEVICES[name], load)
 
     def core(self) -> None:
         """What grows inside the core, without sockets; and what its parts cost."""

@@ -111,7 +111,8 @@ def _growth(report: Report) -> Any:
             points = [(int(count), cost) for count, cost in run[what].items()]
             colour = _COLOURS["trunkline" if kind == "compiled" else "trunkline-pure"]
             _line(axes, points, colour, kind)
-        axes.set(xlabel=title, ylabel="µs of a call", ylim=(0, None))
+        axes.set(xlabel=title, ylabel="µs of a call")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
         if logarithmic:
             axes.set_xscale("log")
         axes.legend(fontsize=8, frameon=False)

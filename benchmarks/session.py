@@ -45,13 +45,13 @@ class Session:
     def take(self, key: str, about_s: float, work: Callable[[], Figures]) -> Figures:
         """The figures of a run: those that are there, or new ones.
 
-        A run that can't be done gives `{"error": why}`; the others go on.
+        A run that can't be done, and not at the second attempt either, gives `{"error": why}`; the others go on.
         """
         self._expected_s += about_s
         if key in self.runs:
             return self.runs[key]
         try:
-            figures = work()
+            figures = _at_most_twice(work)
         except LoadError as error:
             figures = {"error": str(error)}
             print(f"  {key}: {error}", flush=True)
@@ -65,3 +65,11 @@ class Session:
         """About how long it will still take."""
         left_s = max(0.0, self._planned_s - self._expected_s)
         return f"about {left_s / 60:.0f} min left" if left_s > 90 else "nearly done"
+
+
+def _at_most_twice(work: Callable[[], Figures]) -> Figures:
+    """What failed may have met somebody else: on a port, for example."""
+    try:
+        return work()
+    except LoadError:
+        return work()
