@@ -133,8 +133,8 @@ VALUES = (
 )
 SDP = (
     "v=0|o=- 1 1 IN IP4 10.0.0.5|s=-|c=IN IP4 10.0.0.5|c=IN IP4 192.0.2.1|c=IN IP6 ::1|c=|t=0 0"
-    "|m=audio 4000 RTP/SAVP 0 8|m=audio 1|m=video 2 RTP/AVP 99 101|a=crypto:1 AES inline:AAAA|a=crypto:1|a=rtpmap:99 opus/48000/2"
-    "|a=ptime:20|a=x||b"
+    "|m=audio 4000 RTP/SAVP 0 8|m=audio 1|m=video 2 RTP/AVP 99 101|a=crypto:1 AES inline:AAAA|a=crypto:1"
+    "|a=rtpmap:99 opus/48000/2|a=ptime:20|a=x||b"
 ).split("|")
 LINES = st.builds(
     lambda name, space, value: f"{name}{space}{value}",
