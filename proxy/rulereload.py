@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.reload import Reload
 from proxy.rewrite.engine import RuleSet
-from proxy.settings import SettingsError
 from proxy.transport.watch import FileWatch
 
 __all__ = ["RuleReload", "RuleSource"]
@@ -46,12 +45,8 @@ class RuleReload:
         use: Callable[[Mapping[str, RuleSet], str], None],
         failed: Callable[[Sequence[str]], None],
     ) -> None:
-        self._source = source
-        self._use = use
-        self._failed = failed
-        self._watch = FileWatch(source.paths, source.watch_s, self.reload)
-        self._task: asyncio.Task[None] | None = None
-        self._again = False
+        self._reload = Reload(source.load, lambda found: use(*found), failed)
+        self._watch = FileWatch(source.paths, source.watch_s, self._reload.reload)
 
     def start(self) -> None:
         """Begin to look at the files."""
@@ -60,27 +55,8 @@ class RuleReload:
     async def stop(self) -> None:
         """Look no more, and let a reading end."""
         self._watch.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._reload.stop()
 
     def reload(self) -> None:
         """Read the files again; during a reading, once more after it."""
-        if self._task is not None and not self._task.done():
-            self._again = True
-            return
-        self._task = asyncio.get_running_loop().create_task(self._read())
-
-    async def _read(self) -> None:
-        while True:
-            self._again = False
-            try:
-                rules, default = await asyncio.to_thread(self._source.load)
-            except SettingsError as error:
-                self._failed(error.problems)
-            except Exception as error:
-                self._failed([f"the rule files can't be read: {error!r}"])
-            else:
-                self._use(rules, default)
-            if not self._again:
-                return
+        self._reload.reload()

@@ -23,6 +23,7 @@ from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
 from proxy.checkpoints import CheckpointTable
 from proxy.garbage import GarbageCollection
+from proxy.reload import NOT_TAKEN_UP, Reload, RunningSettings
 from proxy.rewrite.engine import RuleSet
 from proxy.rulereload import RuleReload, RuleSource
 from proxy.sip.errors import SipError
@@ -106,6 +107,9 @@ class StackLike(Protocol):
     def handle_timers(self, now: float) -> None:
         """Do what is due."""
 
+    def reconfigure(self, config: StackConfig, now: float) -> None:
+        """Use another configuration for all that begins from now on."""
+
     def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
         """Use other rule sets for new calls."""
 
@@ -135,7 +139,7 @@ class Runtime:
         drain_s: how long calls may go on after SIGTERM before they are ended.
         make_stack: makes the stack; tests may give their own.
         watch_s: how often to look whether a certificate or key was replaced, which is then read again; 0 for never.
-        on_reload: called on SIGHUP after the certificate was read again.
+        settings: reads the settings again, on SIGHUP. Raises SettingsError. None: they stay.
         rules: where rule sets come from; they are read again on SIGHUP and when a file was changed. None: never.
         exchange: with the other workers, where several processes share the listeners; None for one process.
         checkpoints: where what would end each leg is kept, and may have been left by a process before this one.
@@ -154,7 +158,7 @@ class Runtime:
         drain_s: float = 30.0,
         make_stack: StackFactory | None = None,
         watch_s: float = 0.0,
-        on_reload: Callable[[], None] | None = None,
+        settings: Callable[[], RunningSettings] | None = None,
         rules: RuleSource | None = None,
         exchange: Exchange | None = None,
         checkpoints: CheckpointTable | None = None,
@@ -173,13 +177,13 @@ class Runtime:
         self._exchange = exchange
         self._checkpoints = checkpoints
         self._parent = parent
-        self._watch = FileWatch(() if tls is None else tls.files(), watch_s, self.reload)
+        self._watch = FileWatch(self.transports.files, watch_s, self._certificate_changed)
+        self._settings = None if settings is None else Reload(settings, self._use_settings, self._settings_failed)
         self._rules = None if rules is None else RuleReload(rules, self._use_rules, self._rules_failed)
         self._wanted = tuple(listeners)
         self._sinks = tuple(sinks)
         self._resolver = resolver or Resolver()
         self._drain_s = drain_s
-        self._on_reload = on_reload
         self._resolving: set[asyncio.Task[None]] = set()
         self._performing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -313,17 +317,42 @@ class Runtime:
         )
 
     def reload(self) -> None:
-        """Read certificate and rules again, then call the hook; what fails is logged and changes nothing."""
+        """Read settings, certificate and rules again. A mistake in the settings is logged, and nothing is changed."""
+        if self._settings is not None:
+            self._settings.reload()
+        elif self._reload_certificate() and self._rules is not None:
+            self._rules.reload()
+
+    def _use_settings(self, new: RunningSettings) -> None:
         try:
-            self.transports.reload_certificate()
-            if self._rules is not None:
-                self._rules.reload()
-            if self._on_reload is not None:
-                self._on_reload()
+            self.transports.reconfigure(new.tls, new.stream)
         except TlsError as error:
             self._log.error("reload-failed", reason=str(error))
-        except Exception:
-            self._log.exception("reload-failed")
+            return
+        self._drain_s = new.drain_s
+        new.apply()
+        self._drive(self.stack.reconfigure, new.config)
+        self._log.info("settings-reloaded", changed=list(new.changed))
+        if new.waiting:
+            advice = "these need a restart; until then they stay as they were"
+            self._log.warning("settings-waiting", settings=list(new.waiting), advice=advice)
+        if self._rules is not None:
+            self._rules.reload()
+
+    def _settings_failed(self, problems: Sequence[str]) -> None:
+        self._log.error("settings-reload-failed", problems=list(problems), advice=NOT_TAKEN_UP)
+
+    def _certificate_changed(self) -> None:
+        self._reload_certificate()
+
+    def _reload_certificate(self) -> bool:
+        """Read the certificate again; what fails is logged and changes nothing."""
+        try:
+            self.transports.reload_certificate()
+        except TlsError as error:
+            self._log.error("reload-failed", reason=str(error))
+            return False
+        return True
 
     def _use_rules(self, rules: Mapping[str, RuleSet], default_rules: str) -> None:
         versions = {name: rule_set.version for name, rule_set in rules.items()}
@@ -363,8 +392,9 @@ class Runtime:
     async def stop(self) -> None:
         """Close everything, sinks last. Calls that are in progress are dropped without a word."""
         self._watch.stop()
-        if self._rules is not None:
-            await self._rules.stop()
+        for reading in (self._settings, self._rules):
+            if reading is not None:
+                await reading.stop()
         self._garbage.stop()
         self.stack.stop()
         for task in tuple(self._resolving):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proxy.commands.prepare import prepare
+from proxy.commands.prepare import Current, prepare
 from proxy.rewrite.engine import RuleSet
 from proxy.rulereload import RuleReload, RuleSource
 
@@ -49,8 +49,9 @@ async def test_reload(tmp_path: Path) -> None:
     flags = {"targets": {"main": "sip:127.0.0.1:5080"}, "listen": ["udp:127.0.0.1:0"], "rules": [str(folder)]}
     prepared = prepare(flags)
     assert prepared.default_rules == "mine"
+    current = Current(prepared)
     told = Told()
-    reload = RuleReload(RuleSource(prepared.rule_paths, prepared.load_rules, 0.02), told.use, told.fail)
+    reload = RuleReload(RuleSource(current.rule_paths, current.load_rules, 0.02), told.use, told.fail)
     reload.start()
     try:
         write(folder / "mine.yaml", RULES.format("remove: X-B"))

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,13 +20,17 @@ from proxy.b2bua.config import StackConfig
 from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
 from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
+from proxy.reload import RunningSettings
 from proxy.rewrite.engine import RuleSet
 from proxy.runtime import Runtime
+from proxy.settings import SettingsError
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.uri import parse_uri
 from proxy.transport import Listener, parse_listener
 from proxy.transport.errors import ListenError
+from proxy.transport.stream import StreamSettings
+from proxy.transport.tls import TlsSettings
 from tests.support.bench import Bench, everywhere
 
 UDP = parse_listener("udp:127.0.0.1:0")
@@ -118,6 +123,9 @@ class Script:
         self.deadlines = [deadline for deadline in self.deadlines if deadline > now]
         self._note("timers", now, due)
         self.on_timer()
+
+    def reconfigure(self, config: StackConfig, now: float) -> None:
+        self._note("reconfigure", config)
 
     def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
         self._note("rules", rules, default_rules)
@@ -399,24 +407,36 @@ def test_second_signal_does_not_wait() -> None:
     assert script.notes[-1] == ("hang_up", "Shutting down")
 
 
-def test_hangup_signal_reloads_and_a_failing_hook_is_logged() -> None:
-    seen: list[int] = []
+def test_hangup_signal_takes_up_settings_and_a_mistake_is_logged() -> None:
+    applied: list[int] = []
+    other = replace(config(), user_agent="Other/1")
 
-    def hook() -> None:
-        seen.append(1)
-        if len(seen) == 2:
-            raise ValueError("bad rules")
+    def settings() -> RunningSettings:
+        applied.append(1)
+        if applied.count(1) == 2:
+            raise SettingsError(["trunkline.yaml:3:1: no"])
+        tls, stream = TlsSettings(), StreamSettings()
+        return RunningSettings(other, tls, stream, 0.0, lambda: applied.append(0), ("user_agent",), ("listen",))
 
     async def act(runtime: Runtime, script: Script) -> None:
-        for count in (1, 2):
-            os.kill(os.getpid(), signal.SIGHUP)
-            async with asyncio.timeout(5):
-                while len(seen) < count:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await script.until("reconfigure")
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while applied != [1, 0, 1]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        script.calls_in_progress = 1
         runtime.request_stop()
 
-    _, logs = life(act, on_reload=hook)
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["reload-failed"]
+    script, logs = life(act, settings=settings)
+    assert script.named("reconfigure") == [("reconfigure", other)]
+    told = [line for line in logs if line["event"].startswith("settings")]
+    assert [line["event"] for line in told] == ["settings-reloaded", "settings-waiting", "settings-reload-failed"]
+    assert told[0]["changed"] == ["user_agent"]
+    assert told[1]["settings"] == ["listen"]
+    assert told[2]["problems"] == ["trunkline.yaml:3:1: no"]
+    assert script.notes[-1] == ("hang_up", "Shutting down"), "the drain limit is the new one"
 
 
 def test_user_signal_logs_the_size_of_every_table() -> None:

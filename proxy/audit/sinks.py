@@ -83,6 +83,10 @@ class JsonLinesSink:
         self._clock = _WallClock(wall_offset)
         self._flood = _Flood()
 
+    def set_level(self, level: str) -> None:
+        """Write what another level asks for."""
+        self._level = LEVELS[level]
+
     def emit(self, event: Event) -> None:
         """Write one event, if the level asks for it."""
         level = _EVENT_LEVEL.get(event.kind, "debug")

@@ -173,7 +173,8 @@ class Call:
         config = self.core.config
         policy = self.retry
         number = self.attempt_number + 1
-        target = config.targets[plan.target] if plan.target else self._targets[0]
+        # One that the settings have no more is replaced by the call's own first target.
+        target = (config.targets.get(plan.target) if plan.target else None) or self._targets[0]
         rules = self.rule_sets[plan.rules or self._rules]
         self.attempt = Attempt(self.core, self, number, target, rules, now)
         self._outcomes.append(self.attempt.summary)

@@ -31,17 +31,29 @@ class Health:
 
     def start(self, now: float) -> None:
         """Begin to ping the targets that are configured for it."""
-        for target in self._core.config.targets.values():
-            if target.ping_s:
-                ping = _Ping(self._core, self, target)
-                self._pings.append(ping)
-                ping.send(now)
+        self.reconfigure(now)
 
     def stop(self) -> None:
         """No more pings."""
         for ping in self._pings:
             ping.stop()
         self._pings.clear()
+
+    def reconfigure(self, now: float) -> None:
+        """Ping the targets that are configured now. What is known of one that stays as it was stays known."""
+        targets = self._core.config.targets
+        kept = [ping for ping in self._pings if targets.get(ping.target.name) == ping.target]
+        for ping in self._pings:
+            if ping not in kept:
+                ping.stop()
+        pinged = {ping.target.name for ping in kept}
+        self._pings = kept
+        self._down &= pinged
+        for target in targets.values():
+            if target.ping_s and target.name not in pinged:
+                ping = _Ping(self._core, self, target)
+                self._pings.append(ping)
+                ping.send(now)
 
     def is_up(self, name: str, now: float) -> bool:
         """Whether calls should go to a target: not down by its pings, and not failed for a call a moment ago."""
@@ -71,14 +83,18 @@ class Health:
 
 
 class _Ping:
-    """Sends OPTIONS to one target, again and again."""
+    """Sends OPTIONS to one target, again and again.
 
-    __slots__ = ("_core", "_health", "_misses", "_search", "_stopped", "_target", "_timer")
+    Attributes:
+        target: which.
+    """
+
+    __slots__ = ("_core", "_health", "_misses", "_search", "_stopped", "_timer", "target")
 
     def __init__(self, core: Core, health: Health, target: Target) -> None:
         self._core = core
         self._health = health
-        self._target = target
+        self.target = target
         self._misses = 0
         self._search = 0
         self._stopped = False
@@ -97,12 +113,12 @@ class _Ping:
     def send(self, now: float) -> None:
         """Find the target; `on_flow` does the rest."""
         self._timer = None
-        self._search = self._core.find_flow(self._target.uri, self)
+        self._search = self._core.find_flow(self.target.uri, self)
 
     def on_flow(self, flow: Flow, now: float) -> None:
         """OPTIONS outside a dialog (RFC 3261 section 11.1)."""
         self._search = 0
-        core, uri = self._core, self._target.uri
+        core, uri = self._core, self.target.uri
         host = core.config.public_address
         headers = [
             via_line(flow, core.new_branch()),
@@ -125,11 +141,13 @@ class _Ping:
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Any final answer but 503 and 408 shows that somebody is there."""
+        if self._stopped:
+            return
         if response.status in (408, 503):
             self._miss(f"{response.status} {response.reason}", now)
         elif response.status >= 200:
             self._misses = 0
-            self._health.set_state(self._target.name, True, f"{response.status} {response.reason}", now)
+            self._health.set_state(self.target.name, True, f"{response.status} {response.reason}", now)
             self._again(now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
@@ -141,11 +159,13 @@ class _Ping:
         self._miss("connection lost", now)
 
     def _miss(self, why: str, now: float) -> None:
+        if self._stopped:
+            return
         self._misses += 1
         if self._misses >= _MISSES_TO_DOWN:
-            self._health.set_state(self._target.name, False, why, now)
+            self._health.set_state(self.target.name, False, why, now)
         self._again(now)
 
     def _again(self, now: float) -> None:
         if not self._stopped:
-            self._timer = self._core.timers.schedule(now + self._target.ping_s, self.send)
+            self._timer = self._core.timers.schedule(now + self.target.ping_s, self.send)

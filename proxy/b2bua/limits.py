@@ -120,6 +120,14 @@ class Gate:
         self._reported: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, int] = {}
 
+    def reconfigure(self, limits: Limits) -> None:
+        """Use other limits from now on; those that change begin with full buckets."""
+        if limits == self._limits:
+            return
+        fresh = Gate(limits)
+        self._limits = limits
+        self._invites, self._requests, self._unknown = fresh._invites, fresh._requests, fresh._unknown
+
     def __len__(self) -> int:
         """How many sources are remembered."""
         return len(self._invites) + len(self._requests) + len(self._unknown)

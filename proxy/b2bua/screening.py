@@ -39,6 +39,11 @@ class Screening:
         self._admitted: dict[tuple[str, str], bool] = {}
         self._peers: dict[str, None] = {}
 
+    def reconfigure(self) -> None:
+        """Use the configuration of the core as it is now."""
+        self._admitted.clear()
+        self.gate.reconfigure(self._core.config.limits)
+
     def admits(self, flow: Flow) -> bool:
         """Whether the peer may send us requests: by the ranges, or since we opened the connection ourselves."""
         if flow.reliable and not flow.listener:

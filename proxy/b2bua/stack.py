@@ -61,11 +61,15 @@ class Stack:
         self._core.allow(self._allow)
         self._draining = False
         self._core.health = Health(self._core)
-        self._digest = DigestServer(config.users, config.realm, new_id() + new_id(), config.digest_algorithms)
+        self._digest = self._make_digest()
         self._screening = Screening(self._core)
         self.webhooks = Webhooks(self._core)
         self._orphans = Orphans(self._core, self._screening.note_peer)
         self.dropped = self.rules_reloaded = self.rules_reload_failed = 0
+
+    def _make_digest(self) -> DigestServer:
+        config, new_id = self.config, self._core.new_id
+        return DigestServer(config.users, config.realm, new_id() + new_id(), config.digest_algorithms)
 
     # What the owner calls
 
@@ -141,6 +145,18 @@ class Stack:
             self._screening.gate.lag(now - due, now)
         timers.run(now)
         self._core.release_ended(now)
+
+    def reconfigure(self, config: StackConfig, now: float) -> None:
+        """Use another configuration for all that begins from now on; the timers stay those of the start."""
+        before = self.config
+        self.config = self._core.config = replace(config, timers=before.timers)
+        self._allow = allowed(config.refer)
+        self._core.allow(self._allow)
+        asked, asking = [(one.users, one.realm, one.digest_algorithms) for one in (before, config)]
+        if asked != asking:
+            self._digest = self._make_digest()
+        self._screening.reconfigure()
+        self._core.health.reconfigure(now)
 
     def replace_rules(self, rules: Mapping[str, RuleSet], default_rules: str, now: float) -> None:
         """Use other rule sets for new calls; calls in progress keep those that they began with.

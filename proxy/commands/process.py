@@ -15,8 +15,10 @@ from proxy import __version__
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import JsonLinesSink, LineTarget, LineWriter, LogTarget, Sink, configure_logs
 from proxy.audit.writer import ByteStream
+from proxy.b2bua.config import StackConfig
 from proxy.checkpoints import CheckpointTable
-from proxy.commands.prepare import Prepared
+from proxy.commands.prepare import Current, Prepared
+from proxy.reload import RunningSettings
 from proxy.rulereload import RuleSource
 from proxy.runtime import Runtime
 from proxy.settings import Settings, SettingsError
@@ -60,11 +62,12 @@ class Worker(NamedTuple):
     """What a worker has that an only process has not.
 
     Attributes:
-        place: where it stands. checkpoints: where it keeps what would end its calls.
-        stdout: where its log goes.
+        place: where it stands. share: its share of a configuration for all workers.
+        checkpoints: where it keeps what would end its calls. stdout: where its log goes.
     """
 
     place: Place
+    share: Callable[[StackConfig], StackConfig]
     checkpoints: CheckpointTable
     stdout: ByteStream
 
@@ -78,11 +81,12 @@ def run_calls(
         make_watchers: makes what watches the calls.
         worker: where this is one of several.
     """
-    settings = prepared.settings
+    settings, share = prepared.settings, _whole if worker is None else worker.share
     events = _events_writer(settings)
     out = _log_target(settings, sys.stdout.buffer if worker is None else worker.stdout)
     redaction = log_to(out, settings)
-    sinks: list[Sink] = [JsonLinesSink(out, settings.log_level, redaction)]
+    lines = JsonLinesSink(out, settings.log_level, redaction)
+    sinks: list[Sink] = [lines]
     if events is not None:
         sinks.append(JsonLinesSink(events, "debug", redaction))
     store = _store(settings)
@@ -95,15 +99,17 @@ def run_calls(
         store.start()
     _raise_open_files()
     _use_one_arena()
+    current = Current(prepared)
     runtime = Runtime(
-        prepared.config,
+        share(prepared.config),
         listeners,
         tls=settings.tls_settings(),
         sinks=sinks,
         stream=settings.stream_settings(),
         watch_s=settings.tls.watch_s,
         drain_s=settings.drain_s,
-        rules=RuleSource(prepared.rule_paths, prepared.load_rules, settings.rules_watch_s),
+        settings=lambda: _running(current, share, lines, out),
+        rules=RuleSource(current.rule_paths, current.load_rules, settings.rules_watch_s),
         exchange=None if worker is None else _exchange(worker.place),
         checkpoints=None if worker is None else worker.checkpoints,
         parent=None if worker is None else worker.place.parent,
@@ -116,6 +122,32 @@ def run_calls(
         watchers.stop()
         for sink in sinks:
             sink.close()
+
+
+def _whole(config: StackConfig) -> StackConfig:
+    return config
+
+
+def _running(
+    current: Current, share: Callable[[StackConfig], StackConfig], lines: JsonLinesSink, out: LogTarget
+) -> RunningSettings:
+    """The settings as they stand now, for a process that runs. Raises SettingsError."""
+    taken = current.load_settings()
+    settings = taken.settings
+
+    def apply() -> None:
+        log_to(out, settings)
+        lines.set_level(settings.log_level)
+
+    return RunningSettings(
+        share(current.prepared.config),
+        settings.tls_settings(),
+        settings.stream_settings(),
+        settings.drain_s,
+        apply,
+        taken.changed,
+        taken.waiting,
+    )
 
 
 def _exchange(place: Place) -> Exchange:

@@ -9,16 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from proxy.audit.redact import Redaction
 from proxy.audit.sinks import LineWriter
 from proxy.audit.turns import SharedStream
+from proxy.b2bua.config import StackConfig
 from proxy.checkpoints import Checkpoints
 from proxy.commands.observe import StoreView
 from proxy.commands.observers import Observers, WorkerObservers
-from proxy.commands.prepare import Prepared, prepare
+from proxy.commands.prepare import Current, Prepared, prepare
 from proxy.commands.process import Worker, log_to, run_calls
 from proxy.commands.sites import Doors, serve
 from proxy.fleet import Board, FleetView
+from proxy.reload import NOT_TAKEN_UP
 from proxy.settings import Settings, SettingsError
 from proxy.storage.paths import default_store
 from proxy.storage.sink import StoreSink
@@ -54,7 +58,7 @@ class _Workers:
 
     def __init__(self, prepared: Prepared) -> None:
         settings = prepared.settings
-        self._prepared = prepared
+        self._current = Current(prepared)
         try:
             self._listeners = claim(settings.listeners())
         except ListenError as error:
@@ -64,17 +68,18 @@ class _Workers:
         self._board = Board(workers)
         self._lines = Lines(workers)
         self._stdout = SharedStream(sys.stdout.buffer)
-        self._max_calls = -(-settings.limits.max_calls // workers)
-        self._checkpoints = Checkpoints(workers, self._max_calls)
+        self._checkpoints = Checkpoints(workers, self._share(prepared.config).max_calls)
 
     def run(self) -> int:
         """Run; gives the exit code."""
-        settings = self._prepared.settings
+        settings = self._current.prepared.settings
         log_to(_Direct(), settings)
         self._doors.announce(settings)
         pages = self._serve_pages if self._doors else None
         try:
-            return Supervisor(self._board, self._work, pages=pages, remains=self._checkpoints.left_by).run()
+            return Supervisor(
+                self._board, self._work, pages=pages, remains=self._checkpoints.left_by, reload=self._reload
+            ).run()
         finally:
             self._doors.close()
             self._lines.close()
@@ -82,14 +87,26 @@ class _Workers:
             self._checkpoints.close()
             self._stdout.close()
 
+    def _reload(self) -> bool:
+        """Whether the settings can be used as they stand now. A successor of a worker that dies begins with them."""
+        log = structlog.get_logger(__name__)
+        try:
+            taken = self._current.load_settings()
+        except SettingsError as error:
+            log.error("settings-reload-failed", problems=list(error.problems), advice=NOT_TAKEN_UP)
+            return False
+        log_to(_Direct(), taken.settings)
+        return True
+
+    def _share(self, config: StackConfig) -> StackConfig:
+        """A worker's share."""
+        return replace(config, max_calls=-(-config.max_calls // self._board.workers), checkpoints=True)
+
     def _work(self, place: Place) -> int:
         """One worker; gives its exit code."""
-        prepared = self._prepared
-        config = replace(prepared.config, max_calls=self._max_calls, checkpoints=True)
         if place.again:
             try:
-                rules, default = prepared.load_rules()
-                config = replace(config, rules=rules, default_rules=default)
+                self._current.load_rules()
             except SettingsError:
                 pass  # they have been changed for the worse since the start; RuleReload says so when it looks
 
@@ -97,12 +114,12 @@ class _Workers:
             return WorkerObservers(settings, redaction, store, self._board, self._lines, place.number)
 
         self._doors.close()
-        worker = Worker(place, self._checkpoints.table(place.number), self._stdout)
-        return _exit_code(partial(run_calls, replace(prepared, config=config), self._listeners, watchers, worker))
+        worker = Worker(place, self._share, self._checkpoints.table(place.number), self._stdout)
+        return _exit_code(partial(run_calls, self._current.prepared, self._listeners, watchers, worker))
 
     def _serve_pages(self, parent: int) -> int:
         """The process with the pages; gives its exit code."""
-        settings = self._prepared.settings
+        settings = self._current.prepared.settings
         out = LineWriter(self._stdout)
         log_to(out, settings)
         store = StoreView(settings.store.path or default_store()) if settings.store.enabled else None

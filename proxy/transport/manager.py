@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import structlog
@@ -232,6 +233,24 @@ class Transports:
         if self._client_tls is None:
             self._client_tls = client_context(self._tls)
         return self._client_tls
+
+    def files(self) -> tuple[Path, ...]:
+        """The files with certificates and keys."""
+        return self._tls.files()
+
+    def reconfigure(self, tls: TlsSettings, stream: StreamSettings) -> None:
+        """Use other certificates, trust and limits for all connections that are made from now on.
+
+        Raises TlsError, and nothing is changed, when a certificate can't be used.
+        """
+        before, self._tls = self._tls, tls
+        try:
+            self.reload_certificate()
+        except BaseException:
+            self._tls = before
+            raise
+        self._stream = stream
+        self._pool.reconfigure(stream, verify=tls.verify)
 
     def reload_certificate(self) -> None:
         """Read certificate, key and authorities again, for all connections that are made from now on.

@@ -60,6 +60,11 @@ class ConnectionPool:
         self._noted = Throttle(_LOG_INTERVAL_S)
         self._stopped = False
 
+    def reconfigure(self, settings: StreamSettings, *, verify: bool) -> None:
+        """Use other limits, and another trust, for connections that are made from now on."""
+        self._settings = settings
+        self._verify = verify
+
     def open(self, hop: Hop, done: Opened) -> None:
         """Give `done` the connection to a hop: at once where there is one, else when it is made or has failed."""
         connection = self._live.get(hop)

@@ -95,14 +95,17 @@ def running_trunkline(
     port: int | None = None,
     rules: str = "twilio-openai",
     allow: str = "127.0.0.0/8",
+    log_level: str = "warning",
 ) -> Iterator[Trunkline]:
-    """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop."""
+    """Run Trunkline on loopback towards `target`; `config` is YAML. Fails when it does not start or not stop.
+
+    An empty `target`, `allow` or `log_level` leaves that to `config`.
+    """
     port = port or free_port()
     arguments = [
         *(["--target", target] if target else []),
         *(["--allow", allow] if allow else []),
-        "--log-level",
-        "warning",
+        *(["--log-level", log_level] if log_level else []),
     ]
     if not any(flag == "--listen" for flag in flags):
         arguments += ["--listen", f"udp:127.0.0.1:{port}", "--listen", f"tcp:127.0.0.1:{port}"]
