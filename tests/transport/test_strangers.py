@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,31 @@ async def test_certificate_that_can_not_be_used_leaves_the_old_one(
     writer.write(message("still"))
     await hooks.until_messages(1)
     await close(writer)
+
+
+async def test_another_certificate_and_other_limits_are_for_new_connections(
+    start: Start, authority: trustme.CA, ca_file: Path, tmp_path: Path
+) -> None:
+    settings = write_certificate(tmp_path, authority, ca_file, "sip.example.com", "127.0.0.1")
+    transports, hooks = await start("tls:127.0.0.1:0", tls=settings)
+    old = await connect(transports, trust=str(ca_file))
+    other = tmp_path / "other"
+    other.mkdir()
+    new = write_certificate(other, authority, ca_file, "sip.example.com", "127.0.0.1")
+    with pytest.raises(TlsError):
+        transports.reconfigure(replace(new, key=tmp_path / "nowhere"), StreamSettings(max_connections=1))
+    between = await connect(transports, trust=str(ca_file))
+    transports.reconfigure(new, StreamSettings(max_connections=3))
+    after = await connect(transports, trust=str(ca_file))
+    serials = [writer.get_extra_info("peercert")["serialNumber"] for _, writer in (old, between, after)]
+    assert serials[0] == serials[1] != serials[2]
+    assert transports.files() == new.files()
+    await settled(lambda: transports.counters()["connections_in"] == 3)
+    with pytest.raises(OSError):  # noqa: PT011 - refused in this way or that
+        await connect(transports, trust=str(ca_file))
+    assert transports.refused == 1
+    for at, (_, writer) in enumerate((old, between, after)):
+        writer.write(message(f"m{at}"))
+    await hooks.until_messages(3)
+    for _, writer in (old, between, after):
+        await close(writer)
