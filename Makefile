@@ -110,8 +110,8 @@ bench-micro: dev ## What the parts of the call path cost, in microseconds (BENCH
 
 .PHONY: flamegraph
 flamegraph: dev ## Draw docs/img/callpath.svg anew: where the time of a call goes in pure Python
-	$(BIN)/py-spy record --rate 500 --format flamegraph --output docs/img/callpath.svg -- \
-	    $(BIN)/python -m benchmarks.callpath --rounds 20
+	$(BIN)/py-spy record --function --rate 200 --output docs/img/callpath.svg -- \
+	    $(BIN)/python -m benchmarks.callpath --sampled --rounds 12
 
 .PHONY: bench-peers
 bench-peers: ## Install the peers: Kamailio by apt where root, Sippy into .venv-bench
