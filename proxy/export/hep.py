@@ -21,6 +21,7 @@ _KINDS: Final = frozenset(("message",))
 _PROTOCOLS: Final = {"udp": 17, "tcp": 6, "tls": 6}
 _SIP: Final = 1
 _MAX_PACKET: Final = 65_000
+_A_SECOND_US: Final = 1_000_000
 
 _FAMILY, _PROTOCOL = 0x0001, 0x0002
 _SOURCE_4, _DESTINATION_4, _SOURCE_6, _DESTINATION_6 = 0x0003, 0x0004, 0x0005, 0x0006
@@ -37,17 +38,20 @@ def hep_packet(
     transport: str,
     source: tuple[str, int],
     destination: tuple[str, int],
-    unix_time: float,
+    unix_us: int,
     payload: bytes,
     *,
     node_id: int,
     auth_key: str = "",
     correlation: str = "",
 ) -> bytes:
-    """One HEP3 packet with a SIP message. Raises OSError for an address that is none, ValueError for one too long."""
+    """One HEP3 packet with a SIP message, seen at a Unix time in microseconds.
+
+    Raises OSError for an address that is none, and ValueError for a message that is too long.
+    """
     six = ":" in source[0]
     family = socket.AF_INET6 if six else socket.AF_INET
-    seconds = int(unix_time)
+    seconds, microseconds = divmod(unix_us, _A_SECOND_US)
     chunks = [
         _chunk(_FAMILY, bytes([10 if six else 2])),
         _chunk(_PROTOCOL, bytes([_PROTOCOLS[transport]])),
@@ -56,7 +60,7 @@ def hep_packet(
         _chunk(_SOURCE_PORT, source[1].to_bytes(2, "big")),
         _chunk(_DESTINATION_PORT, destination[1].to_bytes(2, "big")),
         _chunk(_SECONDS, seconds.to_bytes(4, "big")),
-        _chunk(_MICROSECONDS, int((unix_time - seconds) * 1_000_000).to_bytes(4, "big")),
+        _chunk(_MICROSECONDS, microseconds.to_bytes(4, "big")),
         _chunk(_PAYLOAD_TYPE, bytes([_SIP])),
         _chunk(_AGENT, node_id.to_bytes(4, "big")),
     ]
@@ -83,7 +87,7 @@ class HepSink(QueuedSink):
     Raises OSError when the address can't be used.
     """
 
-    __slots__ = ("_auth_key", "_node_id", "_offset", "_redactor", "_socket")
+    __slots__ = ("_auth_key", "_last_us", "_node_id", "_offset", "_redactor", "_socket")
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class HepSink(QueuedSink):
         self._node_id = node_id
         self._auth_key = auth_key
         self._offset = wall_offset
+        self._last_us = 0
         super().__init__("hep", "hep-failed", _KINDS, self._send, self._socket.close)
 
     def _send(self, event: Event) -> None:
@@ -113,12 +118,17 @@ class HepSink(QueuedSink):
             data = self._redactor.text(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         local = _same_family(flow.local, flow.remote)
         offset = time.time() - time.monotonic() if self._offset is None else self._offset
+        # What we send upon a message has the same time as that; Homer sorts by time.
+        moment = int((event.time + offset) * _A_SECOND_US)
+        if self._last_us - _A_SECOND_US < moment <= self._last_us:
+            moment = self._last_us + 1
+        self._last_us = moment
         self._socket.send(
             hep_packet(
                 flow.transport,
                 flow.remote if inward else local,
                 local if inward else flow.remote,
-                event.time + offset,
+                moment,
                 data,
                 node_id=self._node_id,
                 auth_key=self._auth_key,

@@ -112,12 +112,12 @@ def test_homer_gets_no_number_and_no_secret(server: socket.socket) -> None:
 
 
 def test_ipv6_and_limits() -> None:
-    packet = hep_packet("tls", ("2001:db8::1", 5061), ("2001:db8::2", 5061), 1.5, b"x", node_id=1)
+    packet = hep_packet("tls", ("2001:db8::1", 5061), ("2001:db8::2", 5061), 1_500_000, b"x", node_id=1)
     assert packet[:4] == b"HEP3"
     assert int.from_bytes(packet[4:6], "big") == len(packet)
     assert socket.inet_pton(socket.AF_INET6, "2001:db8::1") in packet
     with pytest.raises(ValueError, match="does not fit"):
-        hep_packet("udp", ("192.0.2.1", 1), ("192.0.2.2", 2), 1.0, b"x" * 65_000, node_id=1)
+        hep_packet("udp", ("192.0.2.1", 1), ("192.0.2.2", 2), 1_000_000, b"x" * 65_000, node_id=1)
 
 
 def test_a_server_that_is_gone_harms_nothing() -> None:
