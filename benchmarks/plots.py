@@ -13,7 +13,12 @@ from matplotlib.axes import Axes
 __all__ = ["PLOTS", "draw_plots"]
 
 Report = Mapping[str, Any]
-PLOTS: Final = ("latency", "parts", "growth")
+PLOTS: Final[Mapping[str, str]] = {
+    "latency": "Added latency over the rate",
+    "parts": "CPU per call by part of the code",
+    "growth": "Growth of the cost of a call",
+}
+"""The plots by name, with what they show."""
 _SIZE: Final = (8.0, 4.6)
 _DPI: Final = 110
 _SLOWEST_MS: Final = 200.0
