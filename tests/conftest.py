@@ -39,6 +39,11 @@ def require_tool() -> Callable[[str], str]:
     return find
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that waits longest begins first, so that the others run meanwhile, and the end-to-end tests after it."""
+    items.sort(key=lambda item: ("test_sipp_session_timers" not in item.nodeid, "/e2e/" not in item.nodeid))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tools that were missing, and how many tests did not run for it."""
     counts: Counter[str] = Counter()
