@@ -143,6 +143,7 @@ class Runtime:
         rules: where rule sets come from; they are read again on SIGHUP and when a file was changed. None: never.
         exchange: with the other workers, where several processes share the listeners; None for one process.
         checkpoints: where what would end each leg is kept, and may have been left by a process before this one.
+        needed: while draining, whether other processes still have calls, whose messages and connections may come by us.
         parent: a file descriptor that can be read once the supervisor is gone; the process then ends as by SIGTERM.
     """
 
@@ -162,6 +163,7 @@ class Runtime:
         rules: RuleSource | None = None,
         exchange: Exchange | None = None,
         checkpoints: CheckpointTable | None = None,
+        needed: Callable[[], bool] = lambda: False,
         parent: int | None = None,
     ) -> None:
         make_id = new_id if exchange is None else worker_id(exchange.number)
@@ -176,6 +178,7 @@ class Runtime:
         )
         self._exchange = exchange
         self._checkpoints = checkpoints
+        self._needed = needed
         self._parent = parent
         self._watch = FileWatch(self.transports.files, watch_s, self._certificate_changed)
         self._settings = None if settings is None else Reload(settings, self._use_settings, self._settings_failed)
@@ -383,7 +386,11 @@ class Runtime:
         assert self._hurry is not None
         deadline = time.monotonic() + limit_s
         stack = self.stack
-        while (stack.calls_in_progress or stack.orphans) and not self._hurry.is_set() and time.monotonic() < deadline:
+        while (
+            (stack.calls_in_progress or stack.orphans or self._needed())
+            and not self._hurry.is_set()
+            and time.monotonic() < deadline
+        ):
             try:
                 await asyncio.wait_for(self._hurry.wait(), _POLL_S)
             except TimeoutError:

@@ -62,11 +62,13 @@ class Worker(NamedTuple):
     """What a worker has that an only process has not.
 
     Attributes:
-        place: where it stands. share: its share of a configuration for all workers.
+        place: where it stands. needed: whether others have calls while all drain.
+        share: its share of a configuration for all workers.
         checkpoints: where it keeps what would end its calls. stdout: where its log goes.
     """
 
     place: Place
+    needed: Callable[[], bool]
     share: Callable[[StackConfig], StackConfig]
     checkpoints: CheckpointTable
     stdout: ByteStream
@@ -112,6 +114,7 @@ def run_calls(
         rules=RuleSource(current.rule_paths, current.load_rules, settings.rules_watch_s),
         exchange=None if worker is None else _exchange(worker.place),
         checkpoints=None if worker is None else worker.checkpoints,
+        needed=_never if worker is None else worker.needed,
         parent=None if worker is None else worker.place.parent,
     )
     try:
@@ -122,6 +125,10 @@ def run_calls(
         watchers.stop()
         for sink in sinks:
             sink.close()
+
+
+def _never() -> bool:
+    return False
 
 
 def _whole(config: StackConfig) -> StackConfig:

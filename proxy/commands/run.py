@@ -114,7 +114,12 @@ class _Workers:
             return WorkerObservers(settings, redaction, store, self._board, self._lines, place.number)
 
         self._doors.close()
-        worker = Worker(place, self._share, self._checkpoints.table(place.number), self._stdout)
+        view = FleetView(self._board)
+
+        def needed() -> bool:
+            return self._board.stopping and view.calls_in_progress() > 0
+
+        worker = Worker(place, needed, self._share, self._checkpoints.table(place.number), self._stdout)
         return _exit_code(partial(run_calls, self._current.prepared, self._listeners, watchers, worker))
 
     def _serve_pages(self, parent: int) -> int:

@@ -138,7 +138,8 @@ def test_what_is_left_at_the_limit_gets_a_bye_with_a_reason_on_both_legs(
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_rolling_restart_of_two_under_load_loses_no_call(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
-    """Twenty calls a second from two callers; each prefers another of the instances, and tries both as a trunk does."""
+    """Twenty calls a second from two callers; each prefers another of the instances, and tries both as a trunk does.
+    Each instance has two workers."""
     sipp, target = require_tool("sipp"), free_port()
     ports = (free_port(), free_port())
     calls = 130
@@ -146,7 +147,8 @@ def test_a_rolling_restart_of_two_under_load_loses_no_call(tmp_path: Path, requi
 
     def instance(name: str, port: int) -> AbstractContextManager[Trunkline]:
         (tmp_path / name).mkdir()
-        return running_trunkline(tmp_path / name, f"sip:127.0.0.1:{target}", config="drain_s: 10\n", port=port)
+        uri = f"sip:127.0.0.1:{target}"
+        return running_trunkline(tmp_path / name, uri, "--workers", "2", config="drain_s: 10\n", port=port)
 
     try:
         with ExitStack() as stack:
@@ -175,7 +177,9 @@ def test_a_rolling_restart_of_two_under_load_loses_no_call(tmp_path: Path, requi
 
 
 def kinds(path: Path) -> Counter[str]:
-    """How many events of each kind a file has; every call in it ended well."""
+    """How many events of each kind a file has; every call in it ended well, and both workers had some."""
     events = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {event["outcome"] for event in events if event["event"] == "call-end"} == {"answered"}
+    ends = [event for event in events if event["event"] == "call-end"]
+    assert {event["outcome"] for event in ends} == {"answered"}
+    assert {event["call"][0] for event in ends} == {"0", "1"}
     return Counter(event["event"] for event in events)
