@@ -40,8 +40,8 @@ def require_tool() -> Callable[[str], str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The test that waits longest begins first, so that the others run meanwhile, and the end-to-end tests after it."""
-    items.sort(key=lambda item: ("test_sipp_session_timers" not in item.nodeid, "/e2e/" not in item.nodeid))
+    """The test that waits longest begins first, so that the others run meanwhile."""
+    items.sort(key=lambda item: "test_sipp_session_timers" not in item.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
