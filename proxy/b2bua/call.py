@@ -27,6 +27,7 @@ from proxy.sip.errors import SipError
 from proxy.sip.message import Header, Request, Response, header
 from proxy.sip.respond import REASON_PHRASES
 from proxy.transaction.server import ServerTransaction
+from proxy.transaction.tables import State
 from proxy.transaction.timers import Timer
 
 __all__ = ["Call"]
@@ -378,14 +379,14 @@ class Call:
 
     def on_caller_lost(self, now: float) -> None:
         """The caller's INVITE can't be answered any more: its connection is gone."""
+        has_answer = self.invite.tx.last_status >= 200
         self.invite.abandon(now)
         if self.state == "trying":
             if self.attempt is not None:
                 self.attempt.cancel(now, (reason_header(487, "Caller's connection lost"),))
                 self.attempt.end(now, 487, "Request Terminated", "cancelled", "caller's connection lost")
             self.end(now, 487, "Request Terminated", "transport", "caller's connection lost")
-        elif self.state == "answered" and self.leg_b is not None and self.invite.tx.last_status >= 300:
-            # It never got the 200.
+        elif self.state == "answered" and self.leg_b is not None and not has_answer:
             self.leg_a.close()
             self.leg_b.bye(now, (reason_header(487, "Caller's connection lost"),))
             self.end(now, 487, "Request Terminated", "transport", "caller's connection lost")
@@ -439,7 +440,7 @@ class Call:
         """Let go of all that knows this call: it is freed at once, and the garbage collector, which would look at every
         call in progress, has nothing to find. False when something may still happen to it."""
         legs = {self.leg_a, *self.others} if self.leg_b is None else {self.leg_a, self.leg_b, *self.others}
-        if not all(leg.ended and leg.idle for leg in legs):
+        if self.invite.tx.state != State.TERMINATED or not all(leg.ended and leg.idle for leg in legs):
             return False
         for leg in legs:
             leg.release()
@@ -461,7 +462,7 @@ class Call:
         """Close the books, once."""
         if self.state == "ended":
             return
-        answered = self.state == "answered" and self.invite.tx.last_status < 300
+        answered = self.state == "answered" and 200 <= self.invite.tx.last_status < 300
         self.state = "ended"
         self._stop_timers()
         if not answered:

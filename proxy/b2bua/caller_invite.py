@@ -137,10 +137,11 @@ class CallerInvite:
             send(now)
 
     def abandon(self, now: float) -> None:
-        """End the transaction though the caller can't be told: its connection is gone."""
+        """End the transaction though the caller can't be told: its connection is gone. Should it come back with the
+        same INVITE, that is a new call."""
         self._stop()
         if self.tx.last_status < 200:
-            self.tx.respond(make_response(self.tx.request, 487, to_tag=self._leg.dialog.local_tag), now)
+            self.tx.forget(now)
 
     def follow(self, flow: Flow, now: float) -> None:
         """A request that belongs to the INVITE came by this flow."""

@@ -101,6 +101,7 @@ class ServerTransaction:
         self.state = State.TERMINATED
         self._stop(None, self.flow, now)
         self._layer.forget_server(self)
+        self.user = None
 
     def step(self, event: str, message: Message | None, flow: Flow, now: float) -> None:
         """Do what the table says for an event in this state; `flow` is where the message came in. For the layer."""

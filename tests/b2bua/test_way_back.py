@@ -253,3 +253,29 @@ def test_cancel_by_another_connection_is_answered_there_with_487(bench: Bench) -
     )
     assert to_caller(bench)[-1] == (again, 487)
     assert bench.target_saw == ["INVITE", "CANCEL"]
+
+
+def test_refusal_that_had_to_wait_and_is_never_acknowledged_ends_all_the_same(bench: Bench) -> None:
+    lost_call(bench)
+    bench.hold_flows = True
+    bench.respond(486)
+    bench.advance(20)
+    bench.hold_flows = False
+    bench.release()
+    assert to_caller(bench)[-1][1] == 486
+    bench.advance(60)
+    assert bench.stack.tables(bench.now)["ended_calls"] == 0
+
+
+def test_caller_that_comes_back_after_we_gave_up_begins_a_new_call(bench: Bench) -> None:
+    lost_call(bench)
+    bench.refusing.add(CALLER[0])
+    bench.respond(180)
+    assert bench.target_saw == ["INVITE", "CANCEL"]
+    again = connection(port=40_001)
+    call(bench, again)
+    assert to_caller(bench)[-1] == (again, 100)
+    assert len(bench.invites) == 2
+    bench.respond(200, body=ANSWER)
+    assert to_caller(bench)[-1] == (again, 200)
+    bench.caller_request("ACK", flow=again)

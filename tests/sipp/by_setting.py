@@ -22,8 +22,8 @@ def _begin(side: str) -> tuple[Case, Script, Script]:
     return (case, caller, callee) if side == "caller" else (case, callee, caller)
 
 
-def _refer(referrer: Script, third: Callee) -> None:
-    referrer.request("REFER", "Refer-To: <[third]>")
+def _refer(referrer: Script, third: Callee, refer_to: str = "<[third]>") -> None:
+    referrer.request("REFER", f"Refer-To: {refer_to}")
     referrer.expect(202)
     referrer.take("NOTIFY", Event="refer", Subscription_State="active", body="100 Trying")
     referrer.answer(200)
@@ -46,12 +46,12 @@ def _take_session(staying: Script) -> None:
     staying.take("ACK")
 
 
-def _transfer(side: str) -> Case:
+def _transfer(side: str, refer_to: str = "<[third]>") -> Case:
     """Trunkline calls the third side itself, joins it, and lets the referrer go."""
     case, referrer, staying = _begin(side)
     third = case.third
     assert third is not None
-    _refer(referrer, third)
+    _refer(referrer, third, refer_to)
     third.answer_invite(200, body=ANSWER)
     third.take("ACK")
     _take_session(staying)
@@ -157,6 +157,7 @@ def _interval_of_the_target() -> Case:
 TRANSFER_CASES: dict[str, Callable[[], Case]] = {
     "transfer-by-caller": lambda: _transfer("caller"),
     "transfer-by-callee": lambda: _transfer("callee"),
+    "transfer-to-number": lambda: _transfer("callee", "<tel:[number];ext=7>"),
     "transfer-glare": _glare,
     "refused-by-caller": lambda: _refused_transfer("caller"),
     "refused-by-callee": lambda: _refused_transfer("callee"),
@@ -205,8 +206,8 @@ def _next_target() -> Case:
 
 
 LIFETIME_CASES: dict[str, Callable[[], Case]] = {
-    "gone-caller": lambda: _gone("caller"),
-    "gone-callee": lambda: _gone("callee"),
+    "gone-by-caller": lambda: _gone("caller"),
+    "gone-by-callee": lambda: _gone("callee"),
     "long-call": _long_call,
     "next-target": _next_target,
 }

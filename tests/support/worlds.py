@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
     Attributes:
         caller, callee: its two sides.
-        third: who is called by a transfer; scripts name its URI by SIPp's key `third`.
+        third: who is called by a transfer; scripts name its URI by SIPp's key `third`, or its number by `number`.
         source: the address that the caller calls from.
         dead_first: whether the target has another one before it that says 503 to pings.
     """
@@ -100,9 +100,20 @@ class _Run:
             lines.append(f"  {name}: {{uri: '{uri}', username: trunk, password: secret{ping}}}")
         lines.append("routes:")
         for name, case in self.cases.items():
+            if case.third is not None:
+                lines.append(f"  - {{targets: [{name}-third], dialed: '{self._number(name)}'}}")
             targets = f"{name}-dead, {name}" if case.dead_first else name
             lines.append(f"  - {{targets: [{targets}], header: X-Case, header_value: {name}}}")
         return "\n".join(lines) + "\n"
+
+    def _number(self, name: str) -> str:
+        """The number of the third side of a case."""
+        return f"+1555{self._ports.get(f'{name}-third', 0):07}"
+
+    def _keys(self, name: str) -> tuple[str, ...]:
+        """What scripts of a case may name."""
+        third = self._uris.get(f"{name}-third", "").replace("sip:", "sip:bob@")
+        return "-key", "case", name, "-key", "third", third, "-key", "number", self._number(name)
 
     def start(self) -> tuple[Trunkline, _Way]:
         """Run Trunkline, between tunnels for TLS."""
@@ -146,11 +157,8 @@ class _Run:
     def _listen(self, name: str, script: Script, calls: int) -> None:
         scenario = script.write(self._directory, f"{name}-callee")
         place, port = self._directory / f"{name}-callee", self._ports[name]
-        third = self._uris.get(f"{name}-third", "")
-        keys = ("-key", "third", third.replace("sip:", "sip:bob@"))
-        self._running.append(
-            Sipp.callee(self._sipp, scenario, place, port, calls, self._by_sipp, *keys, limit_s=self._world.limit_s)
-        )
+        place_of = (scenario, place, port, calls, self._by_sipp)
+        self._running.append(Sipp.callee(self._sipp, *place_of, *self._keys(name), limit_s=self._world.limit_s))
 
     def place_calls(self, way: _Way) -> None:
         """Start all the others, the callees first."""
@@ -161,12 +169,11 @@ class _Run:
             self._listen(name, case.callee, calls)
         for name, case in self.cases.items():
             scenario = case.caller.write(self._directory, f"{name}-caller")
-            place, third = self._directory / f"{name}-caller", self._uris.get(f"{name}-third", "")
+            place = self._directory / f"{name}-caller"
             entry = way.into(case.source)
             address = case.source if self._transport != "tls" else "127.0.0.1"
-            keys = ("-key", "case", name, "-key", "third", third.replace("sip:", "sip:bob@"))
             place_of = (scenario, place, free_port(), calls, self._by_sipp)
-            tail = (*keys, "-r", "4", f"127.0.0.1:{entry}")
+            tail = (*self._keys(name), "-r", "4", f"127.0.0.1:{entry}")
             self._running.append(Sipp(self._sipp, *place_of, *tail, address=address, limit_s=self._world.limit_s))
 
     def finish(self) -> None:
