@@ -15,6 +15,7 @@ from proxy.b2bua.given_up import GivenUp
 from proxy.b2bua.heard import Challenged
 from proxy.b2bua.leg import BYE_TRIES, way_to
 from proxy.b2bua.mapping import MAX_FORWARDS, via_line
+from proxy.b2bua.way_back import hop_back
 from proxy.dialog.dialog import Dialog
 from proxy.sip.errors import SipError
 from proxy.sip.flow import Flow, Hop
@@ -158,14 +159,7 @@ class _Way:
             self._orphans.reached(self._one, flow)
             self.tell(flow, now)
             return
-        same = Hop(flow.transport, *flow.remote, flow.server_name)
-        if not flow.listener:
-            # We had opened it, so it can be opened again.
-            self._ways = [lambda: self._core.open_hop(same, self), *self.ways()]
-        else:
-            # The peer's own port is another one than that which it takes connections at.
-            known = Hop(flow.transport, flow.remote[0], _DEFAULT_PORTS[flow.transport])
-            self._ways = [*self.ways(), lambda: self._core.open_hop(known, self)]
+        self._ways = self.ways()
         self._orphans.search(1)
         self._next("", now)
 
@@ -188,8 +182,10 @@ class _Way:
         self._next(reason, now)
 
     def ways(self) -> list[Callable[[], object]]:
-        """More ways to the peer than its address."""
-        return []
+        """The ways to the peer, the best one first: by default to the address that the flow led to."""
+        flow = self._one.flow
+        hop = Hop(flow.transport, *flow.remote, flow.server_name)
+        return [lambda: self._core.open_hop(hop, self)]
 
     def tell(self, flow: Flow, now: float) -> None:
         """Tell the peer."""
@@ -215,9 +211,13 @@ class _Goodbye(_Way):
         self._tries = BYE_TRIES
 
     def ways(self) -> list[Callable[[], object]]:
-        """By the book: to the first route, or the remote target."""
-        uri = way_to(self._dialog, self._one.flow)
-        return [lambda: self._core.find_flow(uri, self)]
+        """A connection that we had opened can be opened again. Else by the book, to the first route or the remote
+        target; and to the peer's address at the usual port, since its own is no port that it takes connections at."""
+        lost, core = self._one.flow, self._core
+        uri = way_to(self._dialog, lost)
+        usual = Hop(lost.transport, lost.remote[0], _DEFAULT_PORTS[lost.transport])
+        by_the_book: Callable[[], object] = lambda: core.find_flow(uri, self)  # noqa: E731
+        return [by_the_book, lambda: core.open_hop(usual, self)] if lost.listener else [*super().ways(), by_the_book]
 
     def tell(self, flow: Flow, now: float) -> None:
         """Send it."""
@@ -250,19 +250,15 @@ class _Cancel(_Way):
 
 
 class _Refusal(_Way):
-    """The final response to the caller's INVITE. Over a new connection as RFC 3261 section 18.2.2 has it: to the
-    address that the request came from, and the port in its Via."""
+    """The final response to the caller's INVITE."""
 
     __slots__ = ()
 
     def ways(self) -> list[Callable[[], object]]:
         """To the port that the caller takes responses at."""
-        flow = self._one.flow
-        via = invite_of(self._one.facts[2], self._one.facts[3]).via
-        if via.port is None:
-            return []
-        hop = Hop(flow.transport, flow.remote[0], via.port)
-        return [lambda: self._core.open_hop(hop, self)]
+        one, core = self._one, self._core
+        hop = hop_back(core.config, invite_of(one.facts[2], one.facts[3]), one.flow)
+        return [] if hop is None else [lambda: core.open_hop(hop, self)]
 
     def tell(self, flow: Flow, now: float) -> None:
         """Send it, and again until the ACK comes."""

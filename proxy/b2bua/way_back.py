@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from proxy.b2bua.admission import admits
 from proxy.b2bua.routing import trunk_of
 from proxy.sip.flow import Flow, Hop
+from proxy.sip.message import Request
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
+    from proxy.b2bua.config import StackConfig
     from proxy.b2bua.core import Core
     from proxy.transaction.server import ServerTransaction
 
-__all__ = ["WayBack"]
+__all__ = ["WayBack", "hop_back"]
 
 Action = Callable[[float], None]
 
@@ -92,11 +94,16 @@ class WayBack:
             action(now)
 
     def _hop(self) -> Hop | None:
-        flow, config = self._tx.flow, self._core.config
-        address = flow.remote[0]
-        if not admits(config.allow, address) and trunk_of(config, flow) is None:
-            return None
-        via = self._tx.request.via
-        tls = flow.transport == "tls"
-        is_name = not via.host.startswith("[") and not via.host.replace(".", "").isdigit()
-        return Hop(flow.transport, address, via.port or (5061 if tls else 5060), via.host if tls and is_name else "")
+        return hop_back(self._core.config, self._tx.request, self._tx.flow)
+
+
+def hop_back(config: StackConfig, request: Request, lost: Flow) -> Hop | None:
+    """Where the response to a request goes whose connection is gone: to the address that it came from, at the port that
+    its Via names (RFC 3261 section 18.2.2). None for a source that may not call by its address. Raises SipError."""
+    address = lost.remote[0]
+    if not admits(config.allow, address) and trunk_of(config, lost) is None:
+        return None
+    via = request.via
+    tls = lost.transport == "tls"
+    is_name = not via.host.startswith("[") and not via.host.replace(".", "").isdigit()
+    return Hop(lost.transport, address, via.port or (5061 if tls else 5060), via.host if tls and is_name else "")

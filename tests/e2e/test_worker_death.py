@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from proxy.sim.records import CallRecord
 from proxy.sim.report import CallResult
 from proxy.sim.twilio import TwilioConfig, place_calls
 from proxy.sip.message import Request
-from proxy.sip.parser import StreamFramer, parse_message
-from tests.e2e.test_workers import BUSY, FLAGS, OFFER, Connection, workers_of
+from tests.e2e.test_workers import BUSY, FLAGS, workers_of
+from tests.support.bench import OFFER
+from tests.support.line import Line
 from tests.support.processes import Trunkline, running_trunkline
 
 CALLERS = 8
@@ -78,6 +80,8 @@ async def test_only_its_calls_are_lost_and_both_sides_are_told(tmp_path: Path) -
         for record in openai.records:
             records.setdefault(record.key, []).append(record)
     lost = lost_sids(events)
+    sent = [event for event in events if event["event"] == "message" and event["direction"] == "out"]
+    told = {event["call"] for event in sent if event["leg"] == "a" and REASON in event["message"]}
     by_sid = {result.call_sid: result for result in results}
     assert len(by_sid) == CALLERS * CALLS_EACH
     assert len(lost) > 3
@@ -93,6 +97,7 @@ async def test_only_its_calls_are_lost_and_both_sides_are_told(tmp_path: Path) -
         elif lost[sid]["outcome"] == "answered":
             assert result.kind == "answered"
             assert result.ended_by in ("callee", "caller"), "the caller got a BYE, or hung up before"
+            assert lost[sid]["call"] in told, "the caller was sent one in any case"
             assert (last.ended_by, last.bye_reason) == ("caller", REASON), "the target got a BYE"
         else:
             assert result.status == 503
@@ -100,20 +105,16 @@ async def test_only_its_calls_are_lost_and_both_sides_are_told(tmp_path: Path) -
     assert '"event":"worker-died"' in proxy.output()
 
 
-ROUTED = """INVITE sip:+15550100001@127.0.0.1 SIP/2.0\r
-Via: SIP/2.0/TCP 127.0.0.1:{edge};branch=z9hG4bKdeath{number}\r
-Record-Route: <sip:127.0.0.1:{edge};transport=tcp;lr>\r
-From: <sip:+15550100002@192.0.2.10>;tag=caller{number}\r
-To: <sip:+15550100001@127.0.0.1>\r
-Call-ID: death{number}\r
-CSeq: 1 INVITE\r
-Max-Forwards: 70\r
-Contact: <sip:+15550100002@172.25.75.240:5060;transport=udp>\r
-X-Twilio-CallSid: CA{number}\r
-Content-Type: application/sdp\r
-Content-Length: {length}\r
-\r
-{body}"""
+ROUTED = """INVITE sip:+15550100001@127.0.0.1 SIP/2.0
+Via: SIP/2.0/TCP 127.0.0.1:{edge};branch=z9hG4bKdeath{number}
+Record-Route: <sip:127.0.0.1:{edge};transport=tcp;lr>
+From: <sip:+15550100002@192.0.2.10>;tag=caller{number}
+To: <sip:+15550100001@127.0.0.1>
+Call-ID: death{number}
+CSeq: 1 INVITE
+Max-Forwards: 70
+Contact: <sip:+15550100002@172.25.75.240:5060;transport=udp>
+X-Twilio-CallSid: CA{number}"""
 
 
 class Edge:
@@ -129,31 +130,27 @@ class Edge:
         found: list[Request] = []
         while len(found) < count:
             connection, _ = self.socket.accept()
-            with connection:
-                connection.settimeout(40)
-                framer = StreamFramer()
-                while len(found) < count and (data := connection.recv(65_536)):
-                    for message in framer.feed(data):
-                        parsed = parse_message(message)
-                        assert isinstance(parsed, Request)
-                        found.append(parsed)
+            with closing(Line(connection)) as line:
+                while len(found) < count and (message := line.next()) is not None:
+                    assert isinstance(message, Request)
+                    found.append(message)
         return found
 
 
-def call_by_tcp(proxy: Trunkline, edge: Edge, number: int) -> tuple[Connection, str]:
+def call_by_tcp(proxy: Trunkline, edge: Edge, number: int) -> tuple[Line, str]:
     """A call that is up; its connection, and the worker that has it."""
-    connection = Connection(proxy.port)
-    text = ROUTED.format(edge=edge.port, number=number, length=len(OFFER), body=OFFER)
-    connection.socket.sendall(text.encode())
-    ok = connection.final()
+    line = Line(socket.create_connection(("127.0.0.1", proxy.port), timeout=15))
+    start, *headers = ROUTED.format(edge=edge.port, number=number).splitlines()
+    line.send(start, headers, OFFER)
+    ok = line.final()
     assert ok.status == 200
-    return connection, (ok.to.tag or "?")[0]
+    return line, (ok.to.tag or "?")[0]
 
 
 def lose_calls(proxy: Trunkline) -> set[str]:
     """Place calls by TCP, kill a worker; the Call-IDs that got a BYE by a new connection are those of its calls."""
     edge = Edge()
-    calls: list[tuple[Connection, str]] = []
+    calls: list[tuple[Line, str]] = []
     while len(calls) < 4 or {owner for _, owner in calls} != {"0", "1"}:
         calls.append(call_by_tcp(proxy, edge, len(calls)))
         assert len(calls) < 40
@@ -162,8 +159,8 @@ def lose_calls(proxy: Trunkline) -> set[str]:
     byes = edge.requests(len(lost))
     assert {(bye.method, bye.get("reason")) for bye in byes} == {("BYE", REASON)}
     assert {bye.call_id for bye in byes} == lost
-    for connection, _ in calls:
-        connection.socket.close()
+    for line, _ in calls:
+        line.close()
     edge.socket.close()
     return {f"CA{name.removeprefix('death')}" for name in lost}
 

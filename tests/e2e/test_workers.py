@@ -7,16 +7,13 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from proxy.sim.openai import OpenAiConfig, OpenAiSim
 from proxy.sim.twilio import TwilioConfig, place_calls
-from proxy.sip.message import Response
-from proxy.sip.parser import StreamFramer, parse_message
-from tests.support.processes import SIPP_SCENARIOS, Sipp, Trunkline, free_port, running_trunkline
+from tests.support.processes import Trunkline, free_port, running_trunkline
 
 FLAGS = ("--workers", "2")
 BUSY = "limits: {max_lag_s: 0}\n"
@@ -57,68 +54,6 @@ async def test_calls_of_one_caller_are_spread_and_every_message_finds_its_owner(
             ends = proxy.wait_for("call-end", 60)
     assert {(event["outcome"], len(event["attempts"])) for event in ends} == {("answered", 1)}
     assert set(owners(ends)) == {"0", "1"}
-
-
-MESSAGE = """{method} {uri} SIP/2.0\r
-Via: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bK{method}{number}\r
-From: <sip:+15550100002@192.0.2.10>;tag=caller{number}\r
-To: {to}\r
-Call-ID: workers{number}\r
-CSeq: {cseq} {method}\r
-Max-Forwards: 70\r
-Contact: <sip:+15550100002@127.0.0.1:9;transport=tcp>\r
-Content-Type: application/sdp\r
-Content-Length: {length}\r
-\r
-{body}"""
-OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"
-
-
-class Connection:
-    """A TCP connection to the proxy."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.framer = StreamFramer()
-
-    def send(self, method: str, number: int, uri: str, to: str, cseq: int, body: str = "") -> None:
-        """One request."""
-        text = MESSAGE.format(method=method, number=number, uri=uri, to=to, cseq=cseq, body=body, length=len(body))
-        self.socket.sendall(text.encode())
-
-    def final(self) -> Response:
-        """The next final response."""
-        while True:
-            for data in self.framer.feed(self.socket.recv(65_536)):
-                message = parse_message(data)
-                if isinstance(message, Response) and message.status >= 200:
-                    return message
-
-
-def test_a_request_on_another_connection_is_answered_there(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
-    """Each call ends by a BYE on a connection of its own, which the kernel gives to this or that worker."""
-    sipp, target, calls = require_tool("sipp"), free_port(), 12
-    with running_trunkline(tmp_path, f"sip:127.0.0.1:{target}", *FLAGS) as proxy:
-        callee = Sipp.callee(sipp, SIPP_SCENARIOS / "uas.xml", tmp_path / "callee", target, calls, "udp")
-        try:
-            for number in range(calls):
-                first, second = Connection(proxy.port), Connection(proxy.port)
-                first.send("INVITE", number, "sip:+15550100001@127.0.0.1", "<sip:+15550100001@127.0.0.1>", 1, OFFER)
-                ok = first.final()
-                assert ok.status == 200
-                assert ok.contact is not None
-                dialog = (number, ok.contact.uri_text, ok.get("to") or "")
-                first.send("ACK", *dialog, 1)
-                second.send("BYE", *dialog, 2)
-                assert second.final().status == 200
-                for connection in (first, second):
-                    connection.socket.close()
-            callee.finish()
-        finally:
-            callee.kill()
-        ends = proxy.wait_for("call-end", calls)
-    assert {event["outcome"] for event in ends} == {"answered"}
-    assert len(owners(ends)) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
