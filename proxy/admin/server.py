@@ -21,13 +21,14 @@ _SWITCH_S: Final = 0.0005
 
 
 class Site(NamedTuple):
-    """One application and where it is served; with certificate and key by HTTPS."""
+    """One application and where it is served; with certificate and key by HTTPS. `most`: requests at a time."""
 
     name: str
     app: FastAPI
     socket: socket.socket
     certificate: Path | None = None
     key: Path | None = None
+    most: int = 200
 
     @property
     def url(self) -> str:
@@ -69,7 +70,7 @@ class WebThread:
                 server_header=False,
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=1,
-                limit_concurrency=200,
+                limit_concurrency=site.most,
                 h11_max_incomplete_event_size=64 * 1024,
                 ssl_certfile=site.certificate,
                 ssl_keyfile=site.key,

@@ -25,12 +25,14 @@ Tell = Callable[[str, str, int, dict[str, object]], None]
 """Called from the web thread with `arrived`, `answered` or `refused`, our call id, the attempt, and fields."""
 
 _MAX_BODY: Final = 1024 * 1024
+_MAX_SEEN: Final = 10_000
 _CALL_ID: Final = "x-trunkline-call-id"
 _ATTEMPT: Final = "x-trunkline-attempt"
 _HOP_BY_HOP: Final = frozenset(
     "connection content-length host keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding "
     "upgrade".split()
 )
+_WITHOUT_BODY: Final = frozenset((204, 304))
 _PASSING: Final = frozenset((502, 503, 504))
 _FIRST_WAIT_S: Final = 0.1
 
@@ -49,7 +51,7 @@ class TapSettings:
     secret: str
     forward_url: str | None
     deadline_s: float = 10.0
-    attempts: int = 3
+    attempts: int = 5
 
 
 class _Answer(NamedTuple):
@@ -72,11 +74,17 @@ class Webhook:
         self.settings = settings
         self._tell = tell
         self._verifier = Verifier(settings.secret)
+        self._seen: dict[str, None] = {}
         self._client: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make ready to forward."""
-        self._client = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # a webhook waits for no other one
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        )
 
     async def close(self) -> None:
         """Close the connections to the application."""
@@ -88,10 +96,10 @@ class Webhook:
         try:
             event = self._verifier.verify(body, {name.lower(): value for name, value in headers})
         except (WebhookVerificationError, ValueError) as error:
-            why = str(error) or "not signed as it should be"
-            self._tell("refused", "", 0, {"why": why, "peer": peer})
-            return _refusal(401, "the signature is not good")
+            return self.refuse(401, "the signature is not good", peer, str(error) or "not signed as it should be")
         call_id, attempt, fields = _read(event, headers)
+        if self._is_known(str(fields["webhook_id"])):
+            fields["again"] = True
         self._tell("arrived", call_id, attempt, fields)
         if self.settings.forward_url is None:
             return Response(status_code=200)
@@ -104,10 +112,25 @@ class Webhook:
             return _refusal(answer.status, "the application could not be reached")
         response = Response(answer.body, answer.status)
         response.raw_headers = [
-            *[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers],
-            (b"content-length", str(len(answer.body)).encode()),
+            (name.lower().encode("latin-1"), value.encode("utf-8", "surrogateescape")) for name, value in answer.headers
         ]
+        if answer.status not in _WITHOUT_BODY:
+            response.raw_headers.append((b"content-length", str(len(answer.body)).encode()))
         return response
+
+    def refuse(self, status: int, text: str, peer: str, why: str) -> Response:
+        """Turn something away that is no webhook, and put that on record."""
+        self._tell("refused", "", 0, {"why": why, "peer": peer})
+        return _refusal(status, text)
+
+    def _is_known(self, webhook_id: str) -> bool:
+        """Whether a webhook came before: sent again by OpenAI, or by somebody who has seen it."""
+        if webhook_id in self._seen:
+            return True
+        if len(self._seen) >= _MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        self._seen[webhook_id] = None
+        return False
 
     async def _forward(self, url: str, body: bytes, headers: list[tuple[str, str]], started: float) -> _Answer:
         """Post it until the application answers. No connection, 502, 503 and 504 are tried again."""
@@ -135,6 +158,14 @@ class Webhook:
                 return answer
             await asyncio.sleep(wait_s)
             wait_s *= 3
+
+
+def _header_text(value: bytes) -> str:
+    """A header's value as text that the client writes as the same bytes: it writes UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _read(event: Any, headers: list[tuple[str, str]]) -> tuple[str, int, dict[str, object]]:
@@ -182,12 +213,13 @@ def create_tap(webhook: Webhook) -> FastAPI:
 
     @app.post(webhook.settings.path)
     async def take(request: Request) -> Response:
-        body = b""
+        peer = "" if request.client is None else request.client.host
+        body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MAX_BODY:
-                return _refusal(413, "too large")
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-        return await webhook.take(body, headers, "" if request.client is None else request.client.host)
+                return webhook.refuse(413, "too large", peer, f"more than {_MAX_BODY} bytes")
+        headers = [(name.decode("latin-1"), _header_text(value)) for name, value in request.headers.raw]
+        return await webhook.take(bytes(body), headers, peer)
 
     return app

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.audit.plain import timestamp
+from proxy.diagnosis.causes import CAUSES
 from proxy.ladder import call_ladder, change_lines
 from proxy.storage.paths import default_store
 from proxy.storage.pcap import pcap_of
@@ -32,6 +33,10 @@ __all__ = [
 
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_COLUMNS: Final = ("time (UTC)", "call", "from", "to", "outcome", "tries", "target", "set-up", "talk", "cause")
+_WIDE_ONLY: Final = frozenset(("to", "target", "talk"))
+_WIDE: Final = 110
+_SHORT_ID, _LONG_ID = 8, 12
 _STYLES: Final = {"answered": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -117,7 +122,9 @@ def write_out(data: str | bytes, out: Path | None) -> None:
 
 
 def print_list(reader: StoreReader, wanted: CallFilter, limit: int, *, as_json: bool) -> None:
-    """Print calls as a table, or as a JSON object a line."""
+    """Print calls as a table, or as a JSON object a line. Raises CallsError for a cause that there is not."""
+    if wanted.cause is not None and wanted.cause not in CAUSES:
+        raise CallsError(f"{wanted.cause} is no cause (allowed: {', '.join(CAUSES)})")
     calls = reader.calls(wanted, limit)
     if as_json:
         write_out(
@@ -125,30 +132,40 @@ def print_list(reader: StoreReader, wanted: CallFilter, limit: int, *, as_json: 
         )
         return
     console = _console()
+    columns = [column for column in _COLUMNS if console.width >= _WIDE or column not in _WIDE_ONLY]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("time (UTC)", "call", "from", "to", "outcome", "attempts", "target", "set-up", "talk", "cause"):
-        table.add_column(name, no_wrap=True, justify="right" if name in ("attempts", "set-up", "talk") else "left")
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("tries", "set-up", "talk") else "left")
     for call in calls:
-        outcome = call.outcome or call.state
-        status = f" {call.status}" if call.status and call.outcome != "answered" else ""
-        table.add_row(
-            timestamp(call.started).replace("T", " ")[:19],
-            call.id[:12],
-            _user(call.from_uri),
-            _user(call.to_uri),
-            Text(f"{outcome}{status}", style=_STYLES.get(outcome, "")),
-            str(call.attempts),
-            call.target or "",
-            _seconds(call.setup_s),
-            _seconds(call.talk_s),
-            call.cause or "",
-        )
+        cells = _cells(call, short=console.width < _WIDE)
+        table.add_row(*[cells[name] for name in columns])
     console.print(table)
     if not calls:
         console.print("No calls.")
-    status_ = reader.status()
-    if status_.dropped:
-        console.print(f"[yellow]{status_.dropped} events could not be stored; calls may be missing or cut.[/yellow]")
+    elif len(calls) == limit and reader.count(wanted, limit + 1) > limit:
+        console.print(f"The newest {limit}; --limit shows more.", style="dim")
+    dropped = reader.status().dropped
+    if dropped:
+        console.print(f"{dropped} events could not be stored; calls may be missing or cut.", style="yellow")
+
+
+def _cells(call: CallRow, *, short: bool) -> dict[str, str | Text]:
+    """What stands in a line of the list; `short` for a terminal of 80 columns."""
+    outcome = call.outcome or call.state
+    status = f" {call.status}" if call.status and call.outcome != "answered" else ""
+    when = timestamp(call.started).replace("T", " ")[:19]
+    return {
+        "time (UTC)": when[5:] if short else when,
+        "call": call.id[: _SHORT_ID if short else _LONG_ID],
+        "from": _user(call.from_uri),
+        "to": _user(call.to_uri),
+        "outcome": Text(f"{outcome}{status}", style=_STYLES.get(outcome, "")),
+        "tries": str(call.attempts),
+        "target": call.target or "",
+        "set-up": _seconds(call.setup_s),
+        "talk": _seconds(call.talk_s),
+        "cause": call.cause or "",
+    }
 
 
 def print_call(reader: StoreReader, text: str, *, as_json: bool) -> None:

@@ -38,6 +38,15 @@ class Form(StrEnum):
     JSON = "json"
 
 
+class Outcome(StrEnum):
+    """What `calls list` may be asked for."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    OPEN = "open"
+
+
 def _fail(text: str) -> NoReturn:
     typer.echo(f"trunkline: {text}", err=True)
     raise typer.Exit(_BAD)
@@ -56,7 +65,7 @@ def list_calls(
         str | None, typer.Option("--number", help="A whole phone number, of the caller or the one called.")
     ] = None,
     outcome: Annotated[
-        str | None, typer.Option("--outcome", help="answered, failed, cancelled, or open for calls in progress.")
+        Outcome | None, typer.Option("--outcome", help="What became of it; open: it is in progress.")
     ] = None,
     status: Annotated[int | None, typer.Option("--status", help="Final status that the caller got.")] = None,
     cause: Annotated[str | None, typer.Option("--cause", help="Cause of the failure, e.g. target-slow.")] = None,
@@ -82,7 +91,7 @@ def list_calls(
             until=when(until),
             number=number,
             text=text,
-            outcome=outcome,
+            outcome=None if outcome is None else outcome.value,
             status=status,
             cause=cause,
             target=target,

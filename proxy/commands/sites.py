@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Doors", "serve"]
 
 _MISSING: Final = "{} needs more packages: pip install 'trunkline[admin]' (missing: {})"
+_MOST_WEBHOOKS: Final = 10_000
+"""At a time: each waits for the application, and one that is turned away is a call that nobody answers."""
 _PACKAGES: Final = ("fastapi", "jinja2", "prometheus_client", "standardwebhooks", "uvicorn")
 
 
@@ -95,7 +97,8 @@ class Doors:
         secret = wanted.secret.get_secret_value()
         tap = TapSettings(wanted.path, secret, wanted.forward_url, wanted.deadline_s, wanted.attempts)
         certificate, key = (tls.certificate, tls.key) if wanted.tls else (None, None)
-        return Site("webhook", create_tap(Webhook(tap, tell)), self._sockets["webhook"], certificate, key)
+        app = create_tap(Webhook(tap, tell))
+        return Site("webhook", app, self._sockets["webhook"], certificate, key, _MOST_WEBHOOKS)
 
     def announce(self, settings: Settings) -> None:
         """Say on stderr where the dashboard is and by which token, where that was made up here."""

@@ -91,7 +91,7 @@ class WebhookSection(Section):
     """The application's URL. Default: none, and the tap answers 200 itself."""
     deadline_s: float = Field(10.0, gt=0, le=60)
     """How long the application may take in all, retries included, in seconds."""
-    attempts: int = Field(3, ge=1, le=10)
+    attempts: int = Field(5, ge=1, le=10)
     """How often a forward that fails is tried: no connection, or 502, 503 or 504."""
     tls: bool = False
     """Whether it is served by HTTPS, with `tls.certificate`."""

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from proxy.admin.server import Site, WebThread
 from proxy.admin.sockets import bind
@@ -18,6 +20,7 @@ from proxy.b2bua.config import RetryPolicy
 from proxy.sim.webhook import signature_headers
 from proxy.sip.message import Request
 from tests.support.bench import ANSWER, Bench
+from tests.support.processes import free_port
 
 SECRET = "whsec_dHJ1bmtsaW5lLXRlc3Qtc2VjcmV0LTAwMDE="
 
@@ -29,11 +32,15 @@ class Application:
         self.seen: list[tuple[bytes, dict[str, str]]] = []
         self.statuses: list[int] = []
         self.delay_s = 0.0
-        self.url = ""
+        self.together = 0
+        self.released = asyncio.Event()
 
     async def take(self, request: web.Request) -> web.Response:
         self.seen.append((await request.read(), dict(request.headers)))
         await asyncio.sleep(self.delay_s)
+        if len(self.seen) >= self.together:
+            self.released.set()
+        await self.released.wait()
         status = self.statuses.pop(0) if self.statuses else 202
         return web.Response(status=status, body=b"taken", headers={"X-App": "yes", "Content-Type": "text/x-app"})
 
@@ -49,23 +56,32 @@ class Told:
 
 
 @asynccontextmanager
-async def tapped(forward: str | None = "", **options: Any) -> AsyncIterator[tuple[str, Application, Told]]:
-    application, told = Application(), Told()
+async def serving(application: Application, port: int = 0) -> AsyncIterator[str]:
+    """Run an application; gives its URL."""
     app = web.Application()
     app.router.add_post("/hook", application.take)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    application.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    settings = TapSettings("/webhook", SECRET, application.url if forward == "" else forward, **options)
-    site = Site("webhook", create_tap(Webhook(settings, told)), bind("127.0.0.1", 0))
-    thread = WebThread([site])
-    thread.start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
-        yield f"{site.url}webhook", application, told
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
     finally:
-        await asyncio.to_thread(thread.stop)
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def tapped(forward: str | None = "", **options: Any) -> AsyncIterator[tuple[str, Application, Told]]:
+    """The tap before an application, or before what `forward` names. Gives the tap's URL."""
+    application, told = Application(), Told()
+    async with serving(application) as served:
+        settings = TapSettings("/webhook", SECRET, served if forward == "" else forward, **options)
+        site = Site("webhook", create_tap(Webhook(settings, told)), bind("127.0.0.1", 0))
+        thread = WebThread([site])
+        thread.start()
+        try:
+            yield f"{site.url}webhook", application, told
+        finally:
+            await asyncio.to_thread(thread.stop)
 
 
 def event_body(call: str = "call1", attempt: str = "2") -> bytes:
@@ -83,8 +99,11 @@ def signed(body: bytes, when: float | None = None) -> dict[str, str]:
     }
 
 
-async def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, Mapping[str, str]]:
-    async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
+async def post(url: str, body: bytes | BytesIO, headers: dict[str, str]) -> tuple[int, bytes, CIMultiDict[str]]:
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+    ):
         return answer.status, await answer.read(), answer.headers.copy()
 
 
@@ -133,6 +152,94 @@ async def test_a_gateway_that_fails_is_tried_again() -> None:
         assert (await post(url, body, signed(body)))[0] == 202
         assert len(application.seen) == 3
     assert told.events[1][3]["tries"] == 3
+
+
+async def test_an_application_that_is_started_meanwhile() -> None:
+    """It is down when the webhook comes, and up before the deadline."""
+    port = free_port()
+    async with tapped(f"http://127.0.0.1:{port}/hook") as (url, application, told):
+        body = event_body()
+        sent = asyncio.create_task(post(url, body, signed(body)))
+        await asyncio.sleep(0.2)
+        assert not sent.done()
+        async with serving(application, port):
+            assert (await sent)[0] == 202
+        assert application.seen[0][0] == body
+    assert told.events[1][3]["tries"] in (2, 3, 4, 5)
+
+
+async def test_one_that_comes_twice_passes_twice_and_the_record_says_so() -> None:
+    async with tapped() as (url, application, told):
+        body = event_body()
+        headers = signed(body)
+        assert [(await post(url, body, headers))[0] for _ in range(2)] == [202, 202]
+        assert len(application.seen) == 2
+    assert [event[3].get("again") for event in told.events] == [None, None, True, True]
+
+
+async def test_what_is_too_large_is_refused_and_on_record() -> None:
+    async with tapped() as (url, application, told):
+        body = b"x" * (1024 * 1024 + 1)
+        status, _, _ = await post(url, BytesIO(body), signed(body))
+        assert status == 413
+        assert application.seen == []
+    assert [event[0] for event in told.events] == ["refused"]
+    assert told.events[0][3]["why"] == "more than 1048576 bytes"
+
+
+async def test_none_waits_for_another_one() -> None:
+    """An application that answers the first one only when it has all of them."""
+    async with tapped(deadline_s=30.0) as (url, application, told):
+        application.together = 150
+        body = event_body()
+        sent = [asyncio.create_task(post(url, body, signed(body))) for _ in range(150)]
+        assert {(await one)[0] for one in sent} == {202}
+    assert len(told.events) == 300
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 204 No Content\r\nX-App: a\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n"
+        b"Content-Length: 4\r\n\r\n\x1f\x8b\0\xff",
+        b"HTTP/1.1 418 Teapot\r\nDate: Mon, 23 Nov 2026 12:00:00 GMT\r\nX-App: \xc3\xa4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ],
+    ids=["204", "302", "compressed", "chunked"],
+)
+async def test_request_and_answer_are_the_same_bytes(answer: bytes) -> None:
+    """An application that writes its answer by hand, and keeps the very bytes that it gets."""
+    got = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        got.extend(head + await reader.readexactly(size))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, tapped(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook?x=1") as (url, _, _):
+        body = event_body()
+        headers = {**signed(body), "X-Odd": "ä; q=1", "Cookie": "c=1"}
+        status, text, answered = await post(url, body, headers)
+    head, _, sent = bytes(got).partition(b"\r\n\r\n")
+    assert sent == body
+    names = {line.partition(b":")[0].decode().lower() for line in head.split(b"\r\n")[1:]}
+    # The client of this test sends two of its own.
+    own = {"host", "content-length", "accept", "accept-encoding"}
+    assert names == {name.lower() for name in headers} | own
+    assert "x-odd: ä; q=1".encode() in head
+    first, _, rest = answer.partition(b"\r\n")
+    assert status == int(first.split()[1])
+    for line in rest.partition(b"\r\n\r\n")[0].decode().split("\r\n"):
+        name, _, value = line.partition(": ")
+        if name != "Transfer-Encoding":
+            assert value in answered.getall(name)
+    assert text == {204: b"", 302: b"", 200: b"\x1f\x8b\0\xff", 418: b"abc"}[status]
 
 
 async def test_an_answer_of_the_application_is_final() -> None:
