@@ -129,7 +129,7 @@ def _note(event: Event) -> tuple[str, str]:
         case "attempt-start":
             return f"attempt {event['attempt']}: rules {event['rules']}", "dim"
         case "attempt-end" if event["cause"] != "answered":
-            return f"attempt {event['attempt']} failed: {event['status']} {event['reason']}", "red"
+            return f"failed: {event['status']} {event['reason']}", "red"
         case "retry":
             return f"again in {event['delay_s'] * 1000:.0f} ms", "yellow"
         case "call-end":

@@ -82,7 +82,7 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
     assert int(table["answered"][0].split()[0]) < 20
     assert table["answered twice"] == ("-", "-")
     assert table["answers without Content-Type"][1] == "-"
-    assert "attempt 1 failed: " in result.stdout
+    assert "│ failed: " in result.stdout
     assert "rule:twilio-openai/" in result.stdout
 
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]

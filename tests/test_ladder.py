@@ -49,7 +49,7 @@ def test_ladder_shows_who_said_what_to_whom() -> None:
         "    0.2  │                           │ attempt 1: rules twilio-openai",
         "    1.0  │                           │─ INVITE (SDP) ───────────▶│ 2 changes",
         "    3.0  │                           │◀ 503 Service Unavailabl… ─│",
-        "    3.0  │                           │ attempt 1 failed: 503 Service Unavailable",
+        "    3.0  │                           │ failed: 503 Service Unavailable",
         "    3.0  │                           │ again in 200 ms",
         "  203.0  │                           │ attempt 2: rules minimal",
         "  260.0  │                           │◀─────────── 200 OK (SDP) ─│",

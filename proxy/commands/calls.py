@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ from proxy.storage.texts import mermaid_of, sip_text
 
 __all__ = [
     "CallsError", "export_calls", "find_call", "ladder_text", "open_store", "print_call", "print_diff", "print_ladder",
-    "print_list", "when", "write_out",
+    "print_list", "print_report", "when", "write_out",
 ]  # fmt: skip
 
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
@@ -185,8 +186,11 @@ def print_call(reader: StoreReader, text: str, *, as_json: bool) -> None:
     for name, value in _facts_of(reader, call):
         table.add_row(Text(name, style="dim"), Text(value))
     console.print(table)
+    table = Table(box=None, show_header=False, pad_edge=False)
     for attempt in attempts:
-        console.print(_attempt_line(attempt), soft_wrap=True)
+        name = f"attempt {attempt.number}" + ("" if attempt.final else f", address {attempt.hop}")
+        table.add_row(Text(name, style="bold"), _attempt_text(attempt))
+    console.print(table)
 
 
 def _facts_of(reader: StoreReader, call: CallRow) -> Iterator[tuple[str, str]]:
@@ -205,7 +209,7 @@ def _facts_of(reader: StoreReader, call: CallRow) -> Iterator[tuple[str, str]]:
     yield "rules", f"{call.rules or '-'} {call.rules_version or ''}".strip()
     hits = reader.rule_hits_of(call.key)
     if hits:
-        yield "rules that changed something", ", ".join(hits)
+        yield "changed by", ", ".join(hits)
     if call.tags:
         yield "tags", ", ".join(call.tags)
     times = (("100", call.trying_s), ("18x", call.ringing_s), ("200", call.setup_s), ("added by us", call.added_s))
@@ -216,17 +220,25 @@ def _facts_of(reader: StoreReader, call: CallRow) -> Iterator[tuple[str, str]]:
         yield "note", "events of this call were dropped"
 
 
-def _attempt_line(attempt: AttemptRow) -> Text:
+def _attempt_text(attempt: AttemptRow) -> Text:
     good = attempt.cause == "answered"
-    name = f"attempt {attempt.number}" + ("" if attempt.final else f" address {attempt.hop}")
-    line = Text(f"{name}: ", style="bold")
-    line.append(f"{attempt.target} {attempt.address or ''} rules {attempt.rules} ", style="dim")
-    line.append(attempt.evidence or "under way", style="green" if good else "red")
+    text = Text(f"{attempt.target} {attempt.address or ''}, rules {attempt.rules}\n", style="dim")
+    text.append(attempt.evidence or "under way", style="not dim green" if good else "not dim red")
     if not good and attempt.cause:
-        line.append(f" ({attempt.cause})")
+        text.append(f" ({attempt.cause})", style="not dim")
     if attempt.next:
-        line.append(f"; {attempt.next}", style="dim")
-    return line
+        text.append(f"; {attempt.next}")
+    return text
+
+
+def print_report(lines: Iterable[str]) -> None:
+    """Print lines of a report; on a terminal what is too long for it goes on below, indented."""
+    console = Console(highlight=False, markup=False)
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 3)
+        width = console.width if console.is_terminal else len(line) + 1
+        parts = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        console.print("\n".join(parts), soft_wrap=True)
 
 
 # ladder, diff

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy.audit.records import Event
+from proxy.commands.calls import print_report
 from proxy.diagnosis.differences import Finding
 from proxy.diagnosis.report import Report, diagnose, report_lines
 from proxy.rehearsal import START, WALL_OFFSET, Causes, Rehearsal, RehearsalOptions
@@ -219,8 +220,7 @@ def run_demo_diagnose(options: DemoOptions) -> int:
     for run in _runs(options):
         if run.seed == options.seed:
             console.print(f"Seed {run.seed}, hidden: {_words(run.causes)}", style="bold", soft_wrap=True)
-            for line in ("", *run.lines, ""):
-                console.print(line, soft_wrap=True)
+            print_report(("", *run.lines, ""))
         found, false = run.found, (*run.found.false, *run.clean.false)
         console.print(f"seed {run.seed}: {found.hits} of 3 causes named, {len(false)} false alarms")
         for sentence in false:

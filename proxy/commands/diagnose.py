@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import orjson
-from rich.console import Console
 
-from proxy.commands.calls import CallsError, write_out
+from proxy.audit.plain import timestamp
+from proxy.commands.calls import CallsError, print_report, write_out
 from proxy.diagnosis.report import StatisticsMissing, diagnose, report_lines
 from proxy.storage.queries import StoreReader
 
-__all__ = ["print_report"]
+__all__ = ["print_diagnosis"]
 
 
-def print_report(reader: StoreReader, since: float | None, until: float | None, *, as_json: bool) -> None:
+def print_diagnosis(reader: StoreReader, since: float | None, until: float | None, *, as_json: bool) -> None:
     """Print the report of a range of time. Raises CallsError."""
     try:
         report = diagnose(list(reader.facts(since, until)))
@@ -21,9 +21,12 @@ def print_report(reader: StoreReader, since: float | None, until: float | None, 
     if as_json:
         write_out(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), None)
         return
-    console = Console(highlight=False, markup=False)
-    for line in report_lines(report):
-        console.print(line, soft_wrap=True)
-    dropped = reader.status().dropped
-    if dropped:
-        console.print(f"{dropped} events could not be stored: some calls are left out.", style="yellow")
+    lines = report_lines(report)
+    status = reader.status()
+    if not report.calls and status.oldest is not None:
+        lines.append(
+            f"The oldest call is of {timestamp(status.oldest)[:16]} UTC; --since and --until say what is looked at."
+        )
+    if status.dropped:
+        lines.append(f"{status.dropped} events could not be stored: some calls are left out.")
+    print_report(lines)

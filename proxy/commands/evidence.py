@@ -181,11 +181,11 @@ def diagnose(
 ) -> None:
     """Report why calls fail: causes, what differs between failed and good calls, what changed when."""
     from proxy.commands.calls import CallsError, open_store, when
-    from proxy.commands.diagnose import print_report
+    from proxy.commands.diagnose import print_diagnosis
 
     try:
         with open_store(store, config) as reader:
-            print_report(reader, when(since), when(until), as_json=as_json)
+            print_diagnosis(reader, when(since), when(until), as_json=as_json)
     except CallsError as error:
         _fail(str(error))
 

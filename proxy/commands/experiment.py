@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import orjson
-from rich.console import Console
 
-from proxy.commands.calls import CallsError, write_out
+from proxy.commands.calls import CallsError, print_report, write_out
 from proxy.diagnosis.experiments import Experiment, experiments
 from proxy.storage.queries import StoreReader
 
@@ -23,13 +22,9 @@ def print_experiments(reader: StoreReader, since: float | None, until: float | N
     if as_json:
         write_out(orjson.dumps([asdict(item) for item in found], option=orjson.OPT_INDENT_2), None)
         return
-    console = Console(highlight=False, markup=False)
-    for experiment in found:
-        for line in _lines(experiment):
-            console.print(line, soft_wrap=True)
-        console.print()
+    print_report([line for experiment in found for line in (*_lines(experiment), "")])
     if not found:
-        console.print("No experiment: no tags `experiment:NAME=ARM`, and one rule set for all first attempts.")
+        print_report(["No experiment: no tags `experiment:NAME=ARM`, and one rule set for all first attempts."])
 
 
 def _lines(experiment: Experiment) -> list[str]:
