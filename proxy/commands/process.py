@@ -30,7 +30,7 @@ from proxy.transport import Listener
 from proxy.transport.errors import ListenError, TlsError
 from proxy.workers import Exchange
 
-__all__ = ["MakeWatchers", "Watchers", "Worker", "log_to", "run_calls"]
+__all__ = ["MakeWatchers", "Watchers", "Worker", "log_target", "log_to", "run_calls"]
 
 _OPEN_FILES = 65_536
 _M_ARENA_MAX = -8
@@ -85,7 +85,7 @@ def run_calls(
     """
     settings, share = prepared.settings, _whole if worker is None else worker.share
     events = _events_writer(settings)
-    out = _log_target(settings, sys.stdout.buffer if worker is None else worker.stdout)
+    out = log_target(settings, sys.stdout.buffer if worker is None else worker.stdout)
     redaction = log_to(out, settings)
     lines = JsonLinesSink(out, settings.log_level, redaction)
     sinks: list[Sink] = [lines]
@@ -161,7 +161,8 @@ def _exchange(place: Place) -> Exchange:
     return Exchange(place.number, place.workers, place.ends, place.runs)
 
 
-def _log_target(settings: Settings, stdout: ByteStream) -> LogTarget:
+def log_target(settings: Settings, stdout: ByteStream) -> LogTarget:
+    """Where the lines of the log go: stdout, and syslog if there is one. To be closed."""
     out = LineWriter(stdout)
     wanted = settings.syslog
     if wanted.address is None:

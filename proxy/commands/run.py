@@ -12,14 +12,13 @@ from typing import Any
 import structlog
 
 from proxy.audit.redact import Redaction
-from proxy.audit.sinks import LineWriter
 from proxy.audit.turns import SharedStream
 from proxy.b2bua.config import StackConfig
 from proxy.checkpoints import Checkpoints
 from proxy.commands.observe import StoreView
 from proxy.commands.observers import Observers, WorkerObservers
 from proxy.commands.prepare import Current, Prepared, prepare
-from proxy.commands.process import Worker, log_to, run_calls
+from proxy.commands.process import Worker, log_target, log_to, run_calls
 from proxy.commands.sites import Doors, serve
 from proxy.fleet import Board, FleetView
 from proxy.reload import NOT_TAKEN_UP
@@ -125,7 +124,7 @@ class _Workers:
     def _serve_pages(self, parent: int) -> int:
         """The process with the pages; gives its exit code."""
         settings = self._current.prepared.settings
-        out = LineWriter(self._stdout)
+        out = log_target(settings, self._stdout)
         log_to(out, settings)
         store = StoreView(settings.store.path or default_store()) if settings.store.enabled else None
         sites = self._doors.sites(settings, FleetView(self._board), store, self._lines.tell)
