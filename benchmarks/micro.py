@@ -25,7 +25,7 @@ from proxy.sip.parser import check_request, parse_message
 from proxy.sip.respond import make_response
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import TimerHeap, TimerSettings
+from proxy.transaction.timers import TimerQueue, TimerSettings
 
 
 class _User:
@@ -45,7 +45,7 @@ class _User:
 
 def transaction_step() -> Callable[[], object]:
     """A BYE through a server transaction to its end: taken, answered, timer J fired."""
-    timers = TimerHeap()
+    timers = TimerQueue()
     layer = TransactionLayer(TimerSettings(), timers, lambda flow, data: None, _User())
     flow = Flow("udp", ("198.51.100.1", 5060), ("192.0.2.10", 5060), "198.51.100.1:5060")
     bye = (

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
+from proxy.audit.records import Event
 from proxy.audit.sinks import Sink
 from proxy.b2bua.config import AttemptPlan, Network, RetryPolicy, StackConfig, Target
-from proxy.b2bua.effects import Open, Record, Resolve, Send
+from proxy.b2bua.effects import Open, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
 from proxy.sim.media import Origin, sdes_key
@@ -187,9 +188,9 @@ class Rehearsal:
     def _perform(self) -> None:
         while effects := self._stack.take_effects():
             for effect in effects:
-                if isinstance(effect, Record):
+                if isinstance(effect, Event):
                     for sink in self._sinks:
-                        sink.emit(effect.event)
+                        sink.emit(effect)
                 elif isinstance(effect, Send):
                     self._arrived(parse_message(effect.data), effect.flow)
                 elif isinstance(effect, Resolve):

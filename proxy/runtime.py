@@ -14,11 +14,12 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from proxy.audit.records import Event
 from proxy.audit.sinks import Sink
 from proxy.audit.throttle import Throttle
 from proxy.b2bua.checkpoint import flow_of
 from proxy.b2bua.config import StackConfig
-from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Resolve, Send
 from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
 from proxy.checkpoints import CheckpointTable
@@ -498,9 +499,9 @@ class Runtime:
                     try:
                         if isinstance(effect, Send):
                             send(effect.flow, effect.data)
-                        elif isinstance(effect, Record):
+                        elif isinstance(effect, Event):
                             for sink in self._sinks:
-                                sink.emit(effect.event)
+                                sink.emit(effect)
                         else:
                             self._perform_rare(effect)
                     except Exception as error:

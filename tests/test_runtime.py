@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from proxy.audit.records import Event
 from proxy.b2bua.config import StackConfig
-from proxy.b2bua.effects import CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import CloseFlow, Effect, Open, Resolve, Send
 from proxy.b2bua.orphans import Remains
 from proxy.b2bua.stack import Stack
 from proxy.reload import RunningSettings
@@ -198,8 +198,8 @@ def play(act: Callable[[World], Awaitable[None]], *listeners: Listener, **option
         runner.run(main())
 
 
-def record(kind: str) -> Record:
-    return Record(Event(kind, 0.0, "", "", 0, {}))
+def record(kind: str) -> Event:
+    return Event(kind, 0.0, "", "", 0, {})
 
 
 def test_effects_are_performed_in_order_and_those_of_answers_come_after() -> None:

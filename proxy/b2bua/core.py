@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.audit.records import Change, Event
 from proxy.b2bua.admission import RejectionCache
 from proxy.b2bua.config import StackConfig
-from proxy.b2bua.effects import Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import Effect, Open, Resolve, Send
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.message import Header, Message, header
 from proxy.sip.uri import Uri
 from proxy.transaction.layer import LayerUser, TransactionLayer
-from proxy.transaction.timers import TimerHeap
+from proxy.transaction.timers import TimerQueue
 
 if TYPE_CHECKING:
     from proxy.b2bua.call import Call
@@ -80,7 +80,7 @@ class Core:
         self.config = config
         self.new_id = new_id
         self.random = random
-        self.timers = TimerHeap()
+        self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.layer = TransactionLayer(config.timers, self.timers, self.send, user)
         self.legs: dict[tuple[str, str], Leg] = {}
@@ -113,7 +113,7 @@ class Core:
         self, kind: str, now: float, call: str, fields: dict[str, object], leg: str = "", attempt: int = 0
     ) -> None:
         """Hand an event to the sinks."""
-        self.effects.append(Record(Event(kind, now, call, leg, attempt, fields)))
+        self.effects.append(Event(kind, now, call, leg, attempt, fields))
 
     def record_message(
         self,
@@ -137,7 +137,7 @@ class Core:
             fields["changes"] = changes
         if source is not None:
             fields["source"] = source
-        self.effects.append(Record(Event("message", now, call, leg, attempt, fields)))
+        self.effects.append(Event("message", now, call, leg, attempt, fields))
 
     def bury(self, call: Call, now: float) -> None:
         """Release a call that has ended once its last transactions have too."""

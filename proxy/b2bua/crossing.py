@@ -83,6 +83,6 @@ def ack_with_answer(call: Call, ack: Request, leg: Leg, seq: int, exchange: Exch
             call.hang_up(now, 488, getattr(error, "reason", str(error)))
             return
         leg.local_sdp = request.body
-        leg.acknowledge(request, changes, flow, now, source)
+        leg.acknowledge(request, seq, changes, flow, now, source)
 
     leg.with_flow(send, now)

@@ -1,4 +1,5 @@
-"""What the stack wants done in the world: plain values that the runtime performs in order."""
+"""What the stack wants done in the world: plain values that the runtime performs in order. An `Event` among them is to
+be handed to the sinks."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from proxy.audit.records import Event
 from proxy.sip.flow import Flow, Hop
 from proxy.sip.uri import Uri
 
-__all__ = ["Checkpoint", "CloseFlow", "Effect", "Open", "Record", "Resolve", "Send"]
+__all__ = ["Checkpoint", "CloseFlow", "Effect", "Open", "Resolve", "Send"]
 
 
 class Send:
@@ -51,15 +52,6 @@ class CloseFlow:
         self.why = why
 
 
-class Record:
-    """Hand an event to the sinks."""
-
-    __slots__ = ("event",)
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-
-
 class Checkpoint:
     """Have the facts that are needed to end a leg kept where they outlive this process, in place of those before.
 
@@ -74,4 +66,4 @@ class Checkpoint:
         self.facts = facts
 
 
-Effect = Send | Resolve | Open | CloseFlow | Record | Checkpoint
+Effect = Send | Resolve | Open | CloseFlow | Event | Checkpoint

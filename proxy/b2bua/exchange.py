@@ -16,12 +16,13 @@ class Exchange:
         answered: whether its answer has.
     """
 
-    __slots__ = ("_original", "_sent", "answered", "offered")
+    __slots__ = ("_original", "_original_body", "_sent", "answered", "offered")
 
     def __init__(self) -> None:
         self.offered = False
         self.answered = False
-        self._original = b""
+        self._original_body = b""
+        self._original: Session | None = None
         self._sent: Session | None = None
 
     def cross(self, draft: Draft, original_body: bytes) -> None:
@@ -35,9 +36,12 @@ class Exchange:
             return
         if not self.offered:
             self.offered = True
-            self._original = original_body
+            self._original_body = original_body
+            self._original = draft.untouched_session(original_body)
             self._sent = session
         elif self._sent is not None:
             self.answered = True
             draft.step = "builtin:answer"
-            draft.map_answer(self._sent, Session.parse(self._original))
+            # There may be a second answer, but hardly ever: only the bytes, which the message has too, are kept for it.
+            original, self._original = self._original, None
+            draft.map_answer(self._sent, original or Session.parse(self._original_body))

@@ -256,7 +256,8 @@ class Leg:
         """Acknowledge the 2xx to our INVITE with this CSeq number (RFC 3261 section 13.2.2.4)."""
 
         def send(flow: Flow, now: float) -> None:
-            self.acknowledge(self.dialog.request("ACK", seq, self.top(), self.credentials("ACK")), None, flow, now)
+            ack = self.dialog.request("ACK", seq, self.top(), self.credentials("ACK"))
+            self.acknowledge(ack, seq, None, flow, now)
 
         self.owes_ack = None
         self.with_flow(send, now)
@@ -267,13 +268,19 @@ class Leg:
         return self._settling is None and not self.flow.closed
 
     def acknowledge(
-        self, ack: Request, changes: list[Change] | None, flow: Flow, now: float, source: Message | None = None
+        self,
+        ack: Request,
+        seq: int,
+        changes: list[Change] | None,
+        flow: Flow,
+        now: float,
+        source: Message | None = None,
     ) -> None:
-        """Send an ACK for a 2xx, and keep it for repetitions; `changes` and `source` where it was made from one of the
-        other leg, as in `Core.record_message`."""
+        """Send an ACK with this CSeq number for a 2xx, and keep it for repetitions; `changes` and `source` where it was
+        made from one of the other leg, as in `Core.record_message`."""
         call = self.call
         self.owes_ack = None
-        self._ack_seq = ack.cseq.number
+        self._ack_seq = seq
         self._ack_data = ack.serialize()
         self.core.record_message(now, call.id, self.side, "out", flow, ack, call.attempt_number, changes, source)
         self.core.send(flow, self._ack_data)

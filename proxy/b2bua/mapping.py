@@ -46,7 +46,7 @@ _CAPABILITIES: Final = "builtin:capabilities"
 _LENGTH: Final = "builtin:length"
 _MALFORMED: Final = "builtin:malformed-header"
 
-_OWNED: Final = {
+_OWNED: Final[dict[str, str]] = {
     "via": _TOPOLOGY,
     "record-route": _TOPOLOGY,
     "route": _TOPOLOGY,
@@ -93,19 +93,21 @@ def allowed(refer: str) -> str:
 
 def via_line(flow: Flow, branch: str) -> Header:
     """Our Via for a request on a flow, asking for `rport` (RFC 3581)."""
-    return header("Via", f"SIP/2.0/{flow.transport.upper()} {flow.advertised};branch={branch};rport")
+    value = f"SIP/2.0/{flow.transport.upper()} {flow.advertised};branch={branch};rport"
+    return Header("via", f"Via: {value}", value)
 
 
 def max_forwards_line(request: Request) -> Header:
     """The Max-Forwards of what we send on: one less than came in; 70 stands for a missing one."""
     value = request.get("max-forwards")
-    return MAX_FORWARDS if value is None else header("Max-Forwards", str(max(int(value) - 1, 0)))
+    return MAX_FORWARDS if value is None else Header("max-forwards", f"Max-Forwards: {max(int(value) - 1, 0)}")
 
 
 def contact_line(flow: Flow) -> Header:
     """Our Contact on a flow: an address of ours by which this very transport is reached."""
     transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
-    return header("Contact", f"<sip:trunkline@{flow.advertised}{transport}>")
+    value = f"<sip:trunkline@{flow.advertised}{transport}>"
+    return Header("contact", f"Contact: {value}", value)
 
 
 def target_uri(target: Uri, dialed: str | None) -> str:
@@ -122,6 +124,9 @@ def _address_of(draft: Draft, key: str) -> NameAddr:
     item = draft.find(key)
     if item is None:
         raise SipError(400, f"Missing {key.capitalize()} header")
+    source = draft.source
+    if source.keys().get(key) is item.line:
+        return source.from_ if key == "from" else source.to
     return parse_name_addr(item.value)
 
 
@@ -212,4 +217,4 @@ def map_message(
     for item in capabilities:
         draft.append(item)
     draft.step = _LENGTH
-    draft.append(header("Content-Length", str(len(draft.body))))
+    draft.append(Header("content-length", f"Content-Length: {len(draft.body)}"))

@@ -163,12 +163,13 @@ class OutgoingInvite:
             return
         request = draft.finish()
         assert isinstance(request, Request)
-        if self._goes_by_tcp(request, flow, now):
+        data = request.serialize()
+        if self._goes_by_tcp(len(data), flow, now):
             return
         self.request = request
         core = self.core
         core.record_message(now, self.call.id, self.side, "out", flow, request, self.number, draft.changes, self.source)
-        self.tx = core.layer.send_request(request, flow, self, now)
+        self.tx = core.layer.send_request(request, flow, self, now, data)
         if core.config.checkpoints:
             core.effects.append(Checkpoint(self.call.id, self.side, invite_out_facts(request, flow, self.target.name)))
         if self._hops:
@@ -204,15 +205,13 @@ class OutgoingInvite:
         lines.extend(self._digest.lines("INVITE", uri))
         return lines
 
-    def _goes_by_tcp(self, request: Request, flow: Flow, now: float) -> bool:
-        """Whether a request that is too large for UDP is about to be tried by TCP (RFC 3261 section 18.1.1).
+    def _goes_by_tcp(self, size: int, flow: Flow, now: float) -> bool:
+        """Whether a request of so many bytes is too large for UDP and about to be tried by TCP (RFC 3261 section
+        18.1.1).
 
         A target that names its transport, or that has refused TCP before, gets it by UDP all the same.
         """
-        if flow.transport != "udp":
-            return False
-        size = len(request.serialize())
-        if size <= _LARGE_MESSAGE_BYTES:
+        if flow.transport != "udp" or size <= _LARGE_MESSAGE_BYTES:
             return False
         by_tcp = self.target.uri.param("transport") is None and flow.remote not in self.core.udp_only
         fields: dict[str, object] = {"flow": flow, "size": size, "by": "tcp" if by_tcp else "udp"}

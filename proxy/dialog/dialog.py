@@ -23,6 +23,7 @@ class Dialog:
     """
 
     __slots__ = (
+        "_hop",
         "call_id",
         "local",
         "local_seq",
@@ -55,6 +56,7 @@ class Dialog:
         self.remote_seq = remote_seq
         self.route_set = route_set
         self.remote_target = remote_target
+        self._hop: Uri | None = None
 
     @classmethod
     def as_uas(cls, request: Request, local_tag: str) -> Dialog:
@@ -75,7 +77,7 @@ class Dialog:
             route_set=request.values("record-route"),
             remote_target=contact.uri_text if contact is not None else request.from_.uri_text,
         )
-        dialog.next_hop()
+        dialog.find_hop(contact)
         return dialog
 
     @classmethod
@@ -98,7 +100,7 @@ class Dialog:
             route_set=response.values("record-route")[::-1],
             remote_target=contact.uri_text if contact is not None else request.uri,
         )
-        dialog.next_hop()
+        dialog.find_hop(contact)
         return dialog
 
     def retag(self, tag: str) -> None:
@@ -109,6 +111,7 @@ class Dialog:
     def confirm(self, response: Response) -> None:
         """Take the route set and target anew from the 2xx, as RFC 3261 section 13.2.2.4 demands of a UAC."""
         self.route_set = response.values("record-route")[::-1]
+        self._hop = None
         self.refresh_target(response)
 
     def refresh_target(self, message: Message) -> None:
@@ -121,6 +124,7 @@ class Dialog:
             if contact is not None:
                 _ = contact.uri
                 self.remote_target = contact.uri_text
+                self.find_hop(contact)
         except SipError:
             return
 
@@ -154,7 +158,17 @@ class Dialog:
 
     def next_hop(self) -> Uri:
         """Where a request of this dialog goes by the book: the first route, or the remote target. Raises SipError."""
-        return parse_name_addr(self.route_set[0]).uri if self.route_set else parse_uri(self.remote_target)
+        hop = self._hop
+        if hop is None:
+            hop = parse_name_addr(self.route_set[0]).uri if self.route_set else parse_uri(self.remote_target)
+            self._hop = hop
+        return hop
+
+    def find_hop(self, contact: NameAddr | None) -> None:
+        """Find `next_hop`; `contact` is the peer's Contact where that gave the remote target. Raises SipError."""
+        if not self.route_set:
+            self._hop = None if contact is None else contact.uri
+        self.next_hop()
 
     def request(
         self, method: str, seq: int, top: list[Header], extra: tuple[Header, ...] = (), body: bytes = b""
@@ -164,7 +178,13 @@ class Dialog:
         `top` holds Via and Max-Forwards, `extra` what follows the identity headers (Contact, Reason …).
         """
         uri, routes = self.request_lines()
-        headers = [*top, *routes, *self.identity(seq, method), *extra, header("Content-Length", str(len(body)))]
+        headers = [
+            *top,
+            *routes,
+            *self.identity(seq, method),
+            *extra,
+            Header("content-length", f"Content-Length: {len(body)}"),
+        ]
         return Request(method, uri, headers, body)
 
     def identity(self, seq: int, method: str) -> list[Header]:
@@ -173,7 +193,7 @@ class Dialog:
             header("From", self.local),
             header("To", self.remote),
             header("Call-ID", self.call_id),
-            header("CSeq", f"{seq} {method}"),
+            Header("cseq", f"CSeq: {seq} {method}"),
         ]
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.rewrite.engine import Include, Run
+from proxy.rewrite.names import Names
 from proxy.rewrite.nodes import Node, Report
 from proxy.rewrite.schema import Kind
-from proxy.sip.message import Header, canonical_key
+from proxy.sip.message import Header, canonical_key, has_break
 
-__all__ = ["BREAKS", "Action", "ActionSpec", "maker", "with_value", "without_breaks"]
+if TYPE_CHECKING:
+    from proxy.rewrite.draft import Draft
 
-BREAKS: Final = frozenset("\r\n\x00")
+__all__ = ["Action", "ActionSpec", "finder", "maker", "with_value", "without_breaks"]
+
 _SPACES_FOR_BREAKS: Final = str.maketrans("\r\n\x00", "   ")
 
 
@@ -94,7 +97,7 @@ class ActionSpec:
 def with_value(item: Header, value: str) -> Header:
     """The header field with another value, its name as written. Line breaks and NUL become spaces."""
     value = without_breaks(value)
-    return Header(item.name, item.key, value, f"{item.name.strip()}: {value}")
+    return Header(item.key, f"{item.name}: {value}", value)
 
 
 def maker(name: str) -> Callable[[str], Header]:
@@ -103,11 +106,19 @@ def maker(name: str) -> Callable[[str], Header]:
 
     def make(value: str) -> Header:
         value = without_breaks(value)
-        return Header(name, key, value, prefix + value)
+        return Header(key, prefix + value, value)
 
     return make
 
 
 def without_breaks(text: str) -> str:
     """The text with spaces for line breaks and NUL."""
-    return text if BREAKS.isdisjoint(text) else text.translate(_SPACES_FOR_BREAKS)
+    return text.translate(_SPACES_FOR_BREAKS) if has_break(text) else text
+
+
+def finder(names: Names) -> Callable[[Draft], list[int]]:
+    """A function that tells where the header fields stand that are meant."""
+    keys, test = names.keys, names.test()
+    if names.globs:
+        return lambda draft: [at for at, item in enumerate(draft.headers) if test(item.key)]
+    return lambda draft: [at for at, item in enumerate(draft.headers) if item.key in keys]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.rewrite.action import Action, ActionSpec, maker, with_value
+from proxy.rewrite.action import Action, ActionSpec, finder, maker, with_value
 from proxy.rewrite.engine import Context, Run
 from proxy.rewrite.header_tests import INSTANCE, InstanceKind
 from proxy.rewrite.names import IDENTITY, OUT_OF_REACH, AnyHeaderName, HeaderName, Names
@@ -48,7 +48,7 @@ def _remove(given: list[str] | Values, node: Node, report: Report) -> Action:
     if isinstance(given, dict):
         return _remove_instance(given["header"], given["instance"])
     meant = Names(given)
-    return Action(_remover(meant.test()), meant.needs, removes=meant.keys)
+    return Action(_remover(finder(meant)), meant.needs, removes=meant.keys)
 
 
 def _remove_instance(name: str, instance: int) -> Action:
@@ -68,10 +68,9 @@ def chosen(places: list[int], instance: int | None) -> list[int]:
     return [places[instance]] if -len(places) <= instance < len(places) else []
 
 
-def _remover(meant: Callable[[str], bool]) -> Run:
+def _remover(find: Callable[[Draft], list[int]]) -> Run:
     def run(draft: Draft, context: Context) -> None:
-        gone = [at for at, item in enumerate(draft.headers) if meant(item.key)]
-        for at in reversed(gone):
+        for at in reversed(find(draft)):
             draft.remove(at)
 
     return run
@@ -79,10 +78,14 @@ def _remover(meant: Callable[[str], bool]) -> Run:
 
 def _keep_only(names: list[str], node: Node, report: Report) -> Action:
     meant = Names(names).test()
-    return Action(
-        _remover(lambda key: key not in _ALWAYS_KEPT and not meant(key)),
-        keeps=lambda key: key in _ALWAYS_KEPT or meant(key),
-    )
+
+    def keeps(key: str) -> bool:
+        return key in _ALWAYS_KEPT or meant(key)
+
+    def others(draft: Draft) -> list[int]:
+        return [at for at, item in enumerate(draft.headers) if not keeps(item.key)]
+
+    return Action(_remover(others), keeps=keeps)
 
 
 def _set(values: Values, node: Node, report: Report) -> Action:
@@ -158,9 +161,9 @@ def _dedupe(names: str | list[str], node: Node, report: Report) -> Action:
     meant = _REPAIRED.__contains__ if isinstance(names, str) else Names(names).test()
 
     def run(draft: Draft, context: Context) -> None:
-        keys = [item.key for item in draft.headers]
-        if len(set(keys)) == len(keys):
+        if not draft.may_repeat:
             return
+        keys = [item.key for item in draft.headers]
         for at in range(len(keys) - 1, 0, -1):
             key = keys[at]
             if meant(key) and keys.index(key) < at:
@@ -174,6 +177,9 @@ def _unfold(names: list[str], node: Node, report: Report) -> Action:
     test = meant.test()
 
     def run(draft: Draft, context: Context) -> None:
+        # No action makes a fold.
+        if not draft.source.may_fold:
+            return
         folded = [at for at, item in enumerate(draft.headers) if "\n" in item.line]
         for at in folded:
             item = draft.headers[at]
@@ -230,12 +236,12 @@ def _move(values: Values, node: Node, report: Report) -> Action | None:
         report.add(node, "needs exactly one place", "to, before or after")
         return None
     names = Names(values["header"])
-    test = names.test()
+    find = finder(names)
     (place,) = wanted
     anchor = "" if place == "to" else canonical_key(values[place])
 
     def run(draft: Draft, context: Context) -> None:
-        places = [at for at, item in enumerate(draft.headers) if test(item.key)]
+        places = find(draft)
         anchors = draft.positions(anchor) if anchor else []
         if not places or (anchor and not anchors) or set(anchors) & set(places):
             return
@@ -269,11 +275,11 @@ def _hide_private_addresses(values: Values, node: Node, report: Report) -> Actio
 
     def run(draft: Draft, context: Context) -> None:
         for at, item in enumerate(draft.headers):
-            value = item.value
-            if item.key in OUT_OF_REACH or not _may_hold_private_address(value):
+            if item.key in OUT_OF_REACH or not _may_hold_private_address(item.line):
                 continue
             if not meant(item.key) or spared(item.key):
                 continue
+            value = item.value
             host = uri_host(render(draft, context))
             if host is None:
                 return
@@ -284,13 +290,23 @@ def _hide_private_addresses(values: Values, node: Node, report: Report) -> Actio
     return Action(run, names.needs)
 
 
-def _may_hold_private_address(value: str) -> bool:
-    """Whether it is worth while to look for private addresses in a value: for most it is not, and this costs little."""
-    if value.count(".") > 2 and (
-        "0." in value or "192.168." in value or "172." in value or "127." in value or "169.254." in value
-    ):
-        return True
-    return value.count(":") > 1 and ("::" in value or value.count(":") > 6)
+_PRIVATE_STARTS: Final = ("10.", "192.168.", "172.", "127.", "169.254.", "100.", "0.", "00.", "000.", "010.")
+"""How the private IPv4 addresses begin, with leading zeros too."""
+
+
+def _may_hold_private_address(line: str) -> bool:
+    """Whether it is worth while to look for private addresses in a header line: for most it is not, and this costs
+    little."""
+    if line.find(".") >= 0 and line.count(".") > 2:
+        for start in _PRIVATE_STARTS:
+            at = line.find(start)
+            while at >= 0:
+                if at == 0 or line[at - 1] not in "0123456789.":
+                    return True
+                at = line.find(start, at + 1)
+    # The name's own colon is one of them.
+    colons = 1 if line.rfind(":") == line.find(":") else line.count(":")
+    return colons > 2 and ("::" in line or colons > 7)
 
 
 def _hide(value: str, host: str) -> str:

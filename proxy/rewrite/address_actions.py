@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.rewrite.action import Action, ActionSpec, with_value
+from proxy.rewrite.action import Action, ActionSpec, finder, with_value
 from proxy.rewrite.actions import chosen
 from proxy.rewrite.header_tests import INSTANCE
 from proxy.rewrite.names import ADDRESS_HEADERS, REQUEST_URI, HeaderName, Names
@@ -68,26 +68,25 @@ def _over(
     names: list[str],
     edit: AddressEdit,
     uri_edit: UriEdit,
-    marks: Callable[[str], bool] = bool,
+    marks: Callable[[str], bool] | None = None,
     hides: bool = False,
     instance: int | None = None,
 ) -> Action:
     """An action that edits every address of the named headers, and the Request-URI where it is named.
 
-    `marks` tells cheaply whether a value may need the edit at all. `hides`: a value that is no address can't be edited
-    and is removed, since the edit is there to hide something. `instance`: only this one of the header fields.
+    `marks` tells cheaply whether a line or URI may need the edit at all. `hides`: a value that is no address can't be
+    edited and is removed, since the edit is there to hide something. `instance`: only this one of the header fields.
     """
     takes_uri = REQUEST_URI in names
     meant = Names([name for name in names if name != REQUEST_URI])
-    test = meant.test()
+    find = finder(meant)
 
     def run(draft: Draft, context: Context) -> None:
-        if takes_uri and draft.uri and marks(draft.uri):
+        if takes_uri and draft.uri and (marks is None or marks(draft.uri)):
             _edit_request_uri(draft, context, uri_edit)
-        places = [at for at, item in enumerate(draft.headers) if test(item.key)]
-        for at in reversed(places if instance is None else chosen(places, instance)):
+        for at in reversed(chosen(find(draft), instance)):
             item = draft.headers[at]
-            if not marks(item.value):
+            if not item.value if marks is None else not marks(item.line):
                 continue
             try:
                 value = _edited(item, edit, draft, context)
@@ -310,7 +309,12 @@ def _dedupe_params(names: str | list[str], node: Node, report: Report) -> Action
         return address
 
     affected = [REQUEST_URI, *ADDRESS_HEADERS] if isinstance(names, str) else names
-    return _over(affected, edit, uri_edit, lambda value: value.count(";") > 1)
+    return _over(affected, edit, uri_edit, _may_repeat_params)
+
+
+def _may_repeat_params(text: str) -> bool:
+    """Whether a text has two semicolons, before which there is no parameter twice."""
+    return text.find(";", text.find(";") + 1 or len(text)) >= 0
 
 
 # e164

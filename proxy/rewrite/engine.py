@@ -216,8 +216,8 @@ class Rule:
         methods: the only methods that it is for; None for all.
         tests: all must hold.
         actions: done in order.
-        needs: header keys (lower-case long form) of which one must be present, or the rule changes nothing; None when
-            that can't be told.
+        needs: header keys (lower-case long form, sorted) of which one must be present, or the rule changes nothing;
+            None when that can't be told.
         needs_sdp: whether the body must be SDP, or the rule changes nothing.
         decides: whether it routes a call, plans its attempts or drops it, before its first attempt.
         labels: for people, what each of `tests` asks.
@@ -274,7 +274,7 @@ class Rule:
         self.methods = methods
         self.tests = tests
         self.actions = actions
-        self.needs = needs
+        self.needs: tuple[str, ...] | None = None if needs is None else tuple(sorted(needs))
         self.needs_sdp = needs_sdp
         self.decides = decides
         self.labels = labels
@@ -457,18 +457,10 @@ class RuleSet:
         table = self._tables[context.direction, draft.status != 0]
         if self.variables:
             context.values = {**(context.values or {}), **self.variables}
-        changes = draft.changes
-        changed = len(changes)
-        present = {item.key for item in draft.headers}
-        has_sdp = draft.has_sdp()
         for rule in table.by_method.get(draft.method, table.others):
-            if len(changes) != changed:
-                changed = len(changes)
-                present = {item.key for item in draft.headers}
-                has_sdp = draft.has_sdp()
-            if rule.needs_sdp and not has_sdp:
+            if rule.needs_sdp and not draft.has_sdp():
                 continue
-            if rule.needs is not None and present.isdisjoint(rule.needs):
+            if rule.needs is not None and not draft.may_have(rule.needs):
                 continue
             draft.step = rule.step
             for test in rule.tests:

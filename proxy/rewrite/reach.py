@@ -85,9 +85,9 @@ def find_unreachable(found: list[Reach], report: Report) -> None:
         if ender is not None:
             report.warn(_id_of(reach), f"is never reached: the rule {ender.id} on line {ender.line} ends before it")
         elif rule.needs:
-            by = [gone.by(key, rule) for key in sorted(rule.needs)]
+            by = [gone.by(key, rule) for key in rule.needs]
             if all(one is not None for one in by) and by[0] is not None:
-                names = ", ".join(sorted(rule.needs))
+                names = ", ".join(rule.needs)
                 what = f"never finds {names}: the rule {by[0].id} on line {by[0].line} removes it before"
                 report.warn(_id_of(reach), what)
         for action in reach.actions:

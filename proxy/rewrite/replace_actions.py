@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.rewrite.action import BREAKS, Action, ActionSpec, with_value
+from proxy.rewrite.action import Action, ActionSpec, finder, with_value
 from proxy.rewrite.actions import chosen
 from proxy.rewrite.header_tests import INSTANCE
 from proxy.rewrite.names import HeaderName, Names
@@ -16,6 +16,7 @@ from proxy.rewrite.schema import Field, Flag, Keys, Many, Switch, Values
 from proxy.rewrite.templates import Render, Template, TemplateKind
 from proxy.sip.errors import SipError
 from proxy.sip.headers import parse_name_addr
+from proxy.sip.message import has_break
 from proxy.sip.uri import render_params
 
 if TYPE_CHECKING:
@@ -85,12 +86,11 @@ def _replace(values: Values, node: Node, report: Report) -> Action | None:
     parts = _replacement(values["with"], pattern, with_node, report)
     if parts is None:
         return None
-    meant = names.test()
+    find = finder(names)
     filled = _filler(parts)
 
     def run(draft: Draft, context: Context) -> None:
-        places = [at for at, item in enumerate(draft.headers) if meant(item.key)]
-        for at in chosen(places, instance):
+        for at in chosen(find(draft), instance):
             item = draft.headers[at]
             if not pattern.found_in(item.value):
                 continue
@@ -133,7 +133,7 @@ def _replaced_address(value: str, pattern: Pattern, parts: list[str | int], ever
     try:
         address = parse_name_addr(value)
         changed = pattern.replace(str(address.replace(params=())), parts, every)
-        if changed is None or not BREAKS.isdisjoint(changed):
+        if changed is None or has_break(changed):
             return None
         after = parse_name_addr(changed + render_params(address.params))
         _ = after.uri

@@ -66,12 +66,10 @@ def _drop_attributes(names: list[str]) -> Operation:
     globs = [glob_test(name) for name in chosen if -1 < name.find("*") < len(name) - 1]
 
     def operation(editor: Editor, draft: Draft, context: Context) -> None:
-        for line in editor.session.lines:
-            if line.startswith("a="):
-                name = line[2:].partition(":")[0].strip()
-                if name in exact or name.startswith(prefixes) or (globs and any(glob(name) for glob in globs)):
-                    editor.drop_attributes(chosen)
-                    return
+        for name in editor.session.attribute_names():
+            if name in exact or name.startswith(prefixes) or (globs and any(glob(name) for glob in globs)):
+                editor.drop_attributes(chosen)
+                return
 
     return operation
 

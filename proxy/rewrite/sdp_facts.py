@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from proxy.rewrite.names import glob_test
@@ -28,7 +28,8 @@ def _media(kinds: list[str]) -> Callable[[Session], bool]:
 
 
 def _protocol(names: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(media.protocol in names and media.port for media in session.media)
+    wanted = frozenset(names)
+    return lambda session: any(media.port and media.protocol in wanted for media in session.media)
 
 
 def _crypto(suites: list[str]) -> Callable[[Session], bool]:
@@ -46,21 +47,32 @@ def _attribute(names: list[str]) -> Callable[[Session], bool]:
     )
 
 
-def _addresses(session: Session, places: list[str]) -> Iterable[str]:
-    if "origin" in places:
-        yield session.origin_address or ""
-    if "connection" in places:
-        yield session.connection_address or ""
-        for media in session.media:
-            yield media.connection_address or ""
-    if "rtcp" in places:
-        for line in session.lines:
-            if line.startswith("a=rtcp:"):
-                yield line.rstrip().rpartition(" ")[2]
-
-
 def _private_address(places: list[str]) -> Callable[[Session], bool]:
-    return lambda session: any(is_private_address(address) for address in _addresses(session, places))
+    facts = tuple([_PRIVATE_ADDRESSES[place] for place in places])
+    return facts[0] if len(facts) == 1 else lambda session: any(fact(session) for fact in facts)
+
+
+def _private_origin(session: Session) -> bool:
+    return is_private_address(session.origin_address or "")
+
+
+def _private_connection(session: Session) -> bool:
+    addresses = [session.connection_address, *[media.connection_address for media in session.media]]
+    return any(is_private_address(address or "") for address in addresses)
+
+
+def _private_rtcp(session: Session) -> bool:
+    if not session.may_have_attribute("rtcp"):
+        return False
+    lines = [line for line in session.lines if line.startswith("a=rtcp:")]
+    return any(is_private_address(line.rstrip().rpartition(" ")[2]) for line in lines)
+
+
+_PRIVATE_ADDRESSES: Final = {
+    "origin": _private_origin,
+    "connection": _private_connection,
+    "rtcp": _private_rtcp,
+}
 
 
 def _streams(ranges: list[tuple[int, int]]) -> Callable[[Session], bool]:
@@ -132,7 +144,7 @@ SDP_FACTS: Final[dict[str, tuple[Field, Callable[[Any], Callable[[Session], bool
     "attribute": (Field(Many(SdpToken("an attribute's name (* stands for any text)", globs=True))), _attribute),
     "streams": (Field(Many(NumberTest())), _streams),
     "ptime": (Field(Many(NumberTest())), _ptime),
-    "private-address": (Field(Many(Word(("origin", "connection", "rtcp")))), _private_address),
+    "private-address": (Field(Many(Word(tuple(_PRIVATE_ADDRESSES)))), _private_address),
 }
 
 
@@ -148,7 +160,7 @@ class SdpFacts:
         if values is None:
             return None
         facts = tuple([SDP_FACTS[name][1](value) for name, value in values.items()])
-        return lambda session: all(fact(session) for fact in facts)
+        return facts[0] if len(facts) == 1 else lambda session: all(fact(session) for fact in facts)
 
     def schema(self) -> Schema:
         """As JSON Schema."""

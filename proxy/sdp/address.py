@@ -1,6 +1,9 @@
 """Which addresses in an SDP mean nothing outside their own network."""
 
 from ipaddress import IPv6Address
+from typing import Final
+
+_PRIVATE_FIRST: Final = frozenset(("", "10", "100", "127", "169", "172", "192"))
 
 
 def is_private_address(addr: str) -> bool:
@@ -12,6 +15,8 @@ def is_private_address(addr: str) -> bool:
     """
     if ":" in addr:
         return _is_private_ipv6(addr)
+    if addr[: addr.find(".")].lstrip("0") not in _PRIVATE_FIRST:
+        return False
     parts = addr.split(".")
     if len(parts) != 4:
         return False

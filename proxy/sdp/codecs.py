@@ -48,9 +48,17 @@ AUXILIARY: Final[frozenset[str]] = frozenset(
 )
 
 
+PAYLOAD_TYPES: Final[dict[str, int]] = {str(number): number for number in range(128)}
+"""The payload types of RTP as they are written."""
+
+_COMMON_RTPMAPS: Final[dict[str, tuple[str, int, int]]] = {
+    f"{name}/8000": (name, 8000, 1) for name in ("PCMU", "PCMA", "G722", "G729", "GSM", "CN", "telephone-event")
+}
+
+
 def parse_int(text: str, limit: int) -> int:
     """The value of a plain decimal number of at most `limit`; -1 for anything else (signs, spaces, other digits)."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 10:
+    if not text.isdigit() or len(text) > 10 or not text.isascii():
         return -1
     value = int(text)
     return value if value <= limit else -1
@@ -58,6 +66,9 @@ def parse_int(text: str, limit: int) -> int:
 
 def parse_rtpmap(text: str) -> tuple[str, int, int] | None:
     """Read `<encoding name>/<clock rate>[/<channels>]`: (name, rate in Hz, channels), or None when malformed."""
+    common = _COMMON_RTPMAPS.get(text)
+    if common is not None:
+        return common
     name, _, rest = text.strip().partition("/")
     rate_text, slash, channel_text = rest.partition("/")
     rate = parse_int(rate_text, 10_000_000)
@@ -141,6 +152,15 @@ class Codec:
         """True for CN (RFC 3389)."""
         return self._lower == "cn"
 
+    @property
+    def carries(self) -> bool:
+        """True for RED and rtx, whose packets carry those of other formats."""
+        return self._lower == "red" or self._lower == "rtx"
+
+    def has_name(self, lower: str) -> bool:
+        """Tell whether `lower`, in lower case, is the encoding name."""
+        return self._lower == lower
+
     def matches(self, other: "str | Codec") -> bool:
         """Tell whether this is the codec `other`: another Codec, or "PCMU", "opus/48000", "L16/44100/1" in any case.
 
@@ -214,8 +234,10 @@ def keep(codecs: Sequence[Codec], names: Sequence[str]) -> list[Codec]:
     kept: list[Codec] = []
     taken: set[int] = set()
     for name in names:
+        lower = "" if "/" in name else name.lower()
         for codec in codecs:
-            if codec.payload not in taken and codec.matches(name):
+            fits = codec.has_name(lower) if lower else codec.matches(name)
+            if fits and codec.payload not in taken:
                 taken.add(codec.payload)
                 kept.append(codec)
     return _fitting(kept)
@@ -246,6 +268,8 @@ def _fitting(codecs: list[Codec]) -> list[Codec]:
         for codec in codecs
         if (codec.payload in fitting if codec.is_event else codec.clock_rate in rates or not codec.is_comfort_noise)
     ]
+    if not any(codec.carries for codec in kept):
+        return kept
     while True:  # one that goes may itself have been carried
         payloads = {str(codec.payload) for codec in kept}
         left = [codec for codec in kept if payloads.issuperset(codec.carried_payloads())]

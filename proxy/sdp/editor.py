@@ -154,6 +154,8 @@ class Editor:
 
     def _reduce(self, media: Media, formats: list[str]) -> None:
         """Make `formats` the formats of `media`, and remove the attributes of those that go."""
+        if formats == media.formats:
+            return
         gone = set(media.formats).difference(formats)
         self.set_media(media.index, formats=formats)
         if gone:
@@ -219,7 +221,7 @@ class Editor:
         payload type after the first, malformed rtpmaps. RTP streams only.
         """
         for media in self.session.media:
-            if media.is_rtp:
+            if media.is_rtp and not media.is_tidy:
                 mapped = {str(codec.payload) for codec in media.codecs if codec.mapped}
                 self.rewrite(media.start + 1, media.end, Undangle(set(media.formats), mapped))
 
@@ -234,13 +236,17 @@ class Editor:
         """
         if default_ms not in allowed:
             raise ValueError(f"the default ptime {default_ms} is not one of the allowed ones")
+        # Names such as ptimes are looked at, too, and left alone.
+        if not any(name.startswith(("ptime", "maxptime")) for name in self.session.attribute_names()):
+            return
         self._fix_ptime(0, self.session.session_end, default_ms, allowed)
         for media in self.session.media:
             if media.kind == "audio":
                 self._fix_ptime(media.start + 1, media.end, default_ms, allowed)
 
     def _fix_ptime(self, start: int, end: int, default_ms: int, allowed: Sequence[int]) -> None:
-        present = [line for line in self.session.lines[start:end] if line.startswith(("a=ptime", "a=maxptime"))]
+        lines = self.session.lines[start:end]
+        present = [line for line in lines if line[0] == "a" and line.startswith(("a=ptime", "a=maxptime"))]
         if not present:
             return
         values = [attribute_of(line) for line in present]
@@ -250,7 +256,10 @@ class Editor:
         time = next((number for number in times if number in allowed), default_ms)
         if limit is not None and time > limit:
             time = max([number for number in allowed if number <= limit])
-        self.rewrite(start, end, OneValue({"ptime": time, "maxptime": limit}))
+        fitting = {f"a=ptime:{time}"} if limit is None else {f"a=ptime:{time}", f"a=maxptime:{limit}"}
+        hidden = any(line[0] == "a" and not line[2:3].isalnum() for line in lines)  # a name behind spaces
+        if hidden or len(set(present)) < len(present) or not fitting.issuperset(present):
+            self.rewrite(start, end, OneValue({"ptime": time, "maxptime": limit}))
 
     # Keys
 
@@ -261,6 +270,11 @@ class Editor:
         its packets, a line with MKI goes when the same suite is also offered without. Raises SdpError when an SDES
         stream would be left without a key. Streams that are refused are left alone.
         """
+        session = self.session
+        if not session.may_have_attribute("crypto") and not any(
+            one.port and one.keying == "sdes" for one in session.media
+        ):
+            return
         wanted = {suite.upper() for suite in suites}
         plan: list[tuple[Media, PlainKeys]] = []
         for media in self.session.media:
@@ -419,6 +433,8 @@ class Editor:
         """
         session = self.session
         gone = [media.index for media in session.media if media.kind not in kinds]
+        if not gone and session.media:
+            return
         if len(gone) == len(session.media):
             offered = ", ".join(dict.fromkeys([media.kind for media in session.media])) or "none"
             raise SdpError(f"no usable media: offered {offered}; accepted {', '.join(kinds)}")
@@ -443,7 +459,7 @@ def _whole_ms(value: str | None) -> int:
 
 
 def _check_token(text: str, what: str) -> None:
-    if not text or any(char.isspace() or not char.isprintable() for char in text):
+    if not text or " " in text or not text.isprintable():
         raise ValueError(f"the {what} is empty or holds a space or control character")
 
 

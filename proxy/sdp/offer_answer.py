@@ -33,10 +33,11 @@ def offered_codec(codec: Codec, offer: Media) -> Codec | None:
     Codecs are told by name, clock rate and channels: the one with the same payload type first, then with the same
     fmtp, then the first. Where the answer has no rtpmap, or the offer no codec, the payload type decides.
     """
-    same_payload = next((other for other in offer.codecs if other.payload == codec.payload), None)
+    offered = offer.codecs
+    same_payload = next((other for other in offered if other.payload == codec.payload), None)
     if same_payload is not None and (not codec.mapped or not same_payload.is_known or codec.matches(same_payload)):
         return same_payload
-    alike = [other for other in offer.codecs if codec.matches(other)]
+    alike = [other for other in offered if codec.matches(other)]
     return next((other for other in alike if other.fmtp == codec.fmtp), alike[0] if alike else None)
 
 
@@ -215,13 +216,15 @@ def _refuse(editor: Editor, answered: Media, offered: Media) -> None:
 def _map_codecs(editor: Editor, answered: Media, sent: Media, offered: Media, where: str) -> None:
     """Give the codecs of the answer leg A's payload numbers, drop what leg A did not offer, add missing rtpmaps."""
     mapped: dict[str, Codec] = {}  # a format of the answer -> leg A's codec
+    taken: set[int] = set()
     by_text = {str(codec.payload): codec for codec in answered.codecs}
     for text, codec in by_text.items():
         meant = codec
         if not codec.is_known:
             meant = next((other for other in sent.codecs if other.payload == codec.payload), codec)
         match = offered_codec(meant, offered)
-        if match is not None and match not in mapped.values():
+        if match is not None and match.payload not in taken:
+            taken.add(match.payload)
             mapped[text] = match
     if not _is_enough(list(mapped.values()), offered):
         names = ", ".join([codec.name or str(codec.payload) for codec in answered.codecs])
@@ -234,8 +237,10 @@ def _map_codecs(editor: Editor, answered: Media, sent: Media, offered: Media, wh
         editor.set_media(answered.index, formats=formats)
         editor.rewrite(answered.start + 1, answered.end, _Renumber(by_text, numbers, gone))
     for codec in list(answered.codecs):
+        if codec.mapped:
+            continue
         match = next(other for other in offered.codecs if other.payload == codec.payload)
-        if not codec.mapped and match.is_known and not codec.matches(match):
+        if match.is_known and not codec.matches(match):
             editor.add_rtpmap(answered.index, codec.payload, match.rtpmap)
 
 
@@ -269,6 +274,8 @@ class _Renumber:
 
 def _map_crypto(editor: Editor, answered: Media, offered: Media, where: str) -> None:
     """Leave the one a=crypto of the answer (RFC 4568 5.1.2) whose suite leg A offered, with leg A's tag for it."""
+    if answered.keying != "sdes" and not editor.session.may_have_attribute("crypto"):
+        return
     chosen: Crypto | None = None
     tag = 0
     for crypto in answered.crypto:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .address import is_private_address
-from .codecs import Codec, parse_int, parse_rtpmap, static_codec
+from .codecs import PAYLOAD_TYPES, Codec, parse_int, parse_rtpmap, static_codec
 from .crypto import Crypto
 from .errors import NoCommonCodec, SdpError
 
@@ -21,6 +21,7 @@ DIRECTIONS: Final[tuple[str, ...]] = ("sendrecv", "sendonly", "recvonly", "inact
 
 # Attributes whose value begins with the payload type that they speak of.
 PAYLOAD_ATTRIBUTES: Final[tuple[str, ...]] = ("rtpmap", "fmtp", "rtcp-fb")
+_OF_PAYLOADS: Final = tuple(["a=" + name for name in PAYLOAD_ATTRIBUTES])
 
 
 def is_rtpmap(line: str) -> bool:
@@ -31,8 +32,10 @@ def is_rtpmap(line: str) -> bool:
 
 def attribute_of(line: str) -> tuple[str, str | None]:
     """Name and value of an a= line; the value is None for a property attribute (`a=sendrecv`). Outer spaces go."""
-    name, colon, value = line[2:].partition(":")
-    return name.strip(), value.strip() if colon else None
+    colon = line.find(":", 2)
+    if colon < 0:
+        return line[2:].strip(), None
+    return line[2:colon].strip(), line[colon + 1 :].strip()
 
 
 def payload_of(line: str) -> tuple[str, str] | None:
@@ -61,11 +64,14 @@ def parse_media_line(line: str) -> tuple[str, int, int, str, list[str]]:
     fields = line[2:].split()
     if len(fields) < 3:
         raise SdpError(f"media line without media, port and protocol: {line}")
-    port_text, slash, count_text = fields[1].partition("/")
+    port_text = fields[1]
+    count = 1
+    if "/" in port_text:
+        port_text, _, count_text = port_text.partition("/")
+        count = parse_int(count_text, 65535)
     port = parse_int(port_text, 65535)
     if port < 0:
         raise SdpError(f"media line whose port is not a number from 0 to 65535: {line}")
-    count = parse_int(count_text, 65535) if slash else 1
     if count < 1:
         raise SdpError(f"media line whose number of ports is not a positive number: {line}")
     if len(fields) < 4 and port:
@@ -89,6 +95,17 @@ def check_line(line: str) -> None:
             parse_media_line(line)
         except SdpError as error:
             raise ValueError(error.reason) from None
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """The first word of a text and what follows it; "" where there is nothing."""
+    space = text.find(" ")
+    if space > 0:
+        word, rest = text[:space], text[space + 1 :]
+        if word.isalnum() and rest and rest[0].isalnum():
+            return word, rest
+    fields = text.split(None, 1)
+    return fields[0] if fields else "", fields[1] if len(fields) == 2 else ""
 
 
 class Text:
@@ -123,10 +140,27 @@ class Text:
 
     def first_direction(self, start: int, end: int) -> str | None:
         """The first direction attribute in lines[start:end]."""
-        for line in self.lines[start:end]:
-            if line.startswith("a=") and line[2:].rstrip() in DIRECTIONS:
-                return line[2:].rstrip()
+        lines = self.lines
+        for i in range(start, end):
+            line = lines[i]
+            # Most attributes have a value.
+            if line[0] == "a" and ":" not in line:
+                name = line[2:].rstrip()
+                if name in DIRECTIONS:
+                    return name
         return None
+
+
+def _are_whole(lines: list[str]) -> bool:
+    """Whether nothing in the lines needs repair: no line break, no empty line, none that begins with a space."""
+    text = "".join(lines)
+    if "\n" in text or "\r" in text or not lines or not lines[0]:
+        return False
+    for i in range(1, len(lines)):
+        line = lines[i]
+        if not line or line[0] == " " or line[0] == "\t":
+            return False
+    return True
 
 
 class Media:
@@ -136,15 +170,39 @@ class Media:
     `Session.lines`; `kind`, `port`, `port_count`, `protocol` and `formats` are the fields of the m= line.
     """
 
-    __slots__ = ("_codecs", "end", "formats", "index", "kind", "port", "port_count", "protocol", "start", "text")
+    __slots__ = (
+        "_codecs",
+        "_is_tidy",
+        "end",
+        "formats",
+        "index",
+        "kind",
+        "port",
+        "port_count",
+        "protocol",
+        "start",
+        "text",
+    )
 
-    def __init__(self, text: Text, index: int, start: int, end: int) -> None:
+    def __init__(self, text: Text, index: int, start: int, end: int, like: "Media | None" = None) -> None:
+        """`like`: the same section of a copy, which has been read already."""
         self.text: Text = text
         self.index: int = index
         self.start: int = start
         self.end: int = end
+        self.kind: str
+        self.port: int
+        self.port_count: int
+        self.protocol: str
+        self.formats: list[str]
         self._codecs: list[Codec] | None = None
-        self._read_line()
+        self._is_tidy: bool = False
+        if like is None:
+            self._read_line()
+            return
+        self.kind, self.port, self.port_count = like.kind, like.port, like.port_count
+        self.protocol, self.formats = like.protocol, like.formats
+        self._codecs, self._is_tidy = like._codecs, like._is_tidy
 
     def _read_line(self) -> None:
         self.kind, self.port, self.port_count, self.protocol, self.formats = parse_media_line(self.line)
@@ -212,32 +270,49 @@ class Media:
             codecs = self._codecs = self._read_codecs() if "RTP/" in self.protocol.upper() else []
         return codecs
 
+    @property
+    def is_tidy(self) -> bool:
+        """True where it is known that each rtpmap and fmtp speaks of a format of the m= line, is the only one that does
+        so, and is well-formed, and that there is no rtcp-fb."""
+        return bool(self.codecs) and self._is_tidy
+
     def _read_codecs(self) -> list[Codec]:
         maps: dict[str, tuple[str, int, int]] = {}
         params: dict[str, str] = {}
         lines = self.text.lines
+        tidy = True
         for i in range(self.start + 1, self.end):
             line = lines[i]
             if line.startswith("a=rtpmap:"):
-                fields = line[9:].split(None, 1)
-                if len(fields) == 2 and fields[0] not in maps:
-                    parsed = parse_rtpmap(fields[1])
-                    if parsed is not None:
-                        maps[fields[0]] = parsed
+                payload, rest = _first_word(line[9:])
+                parsed = parse_rtpmap(rest) if rest and payload not in maps else None
+                if parsed is not None:
+                    maps[payload] = parsed
+                else:
+                    tidy = False
             elif line.startswith("a=fmtp:"):
-                fields = line[7:].split(None, 1)
-                if len(fields) == 2 and fields[0] not in params:
-                    params[fields[0]] = fields[1].rstrip()
+                payload, rest = _first_word(line[7:])
+                if rest and payload not in params:
+                    params[payload] = rest.rstrip()
+                else:
+                    tidy = False
+            elif line.startswith(_OF_PAYLOADS):
+                tidy = False
         codecs: list[Codec] = []
         seen: set[str] = set()
         for text in self.formats:
-            payload = parse_int(text, 127)
-            if payload < 0 or text in seen or (len(text) > 1 and text[0] == "0"):
+            number = PAYLOAD_TYPES.get(text)
+            if number is None or text in seen:
                 continue
             seen.add(text)
             named = maps.get(text)
-            name, rate, channels = named or static_codec(payload) or ("", 0, 1)
-            codecs.append(Codec(name, rate, channels, payload, params.get(text), named is not None))
+            name, rate, channels = named or static_codec(number) or ("", 0, 1)
+            codecs.append(Codec(name, rate, channels, number, params.get(text), named is not None))
+        for payload in maps:
+            tidy = tidy and payload in seen
+        for payload in params:
+            tidy = tidy and payload in seen
+        self._is_tidy = tidy
         return codecs
 
     @property
@@ -285,14 +360,22 @@ class Session:
     line and nothing else; an edited session goes out that way in any case.
     """
 
-    __slots__ = ("_media", "_raw", "_text", "is_canonical", "lines")
+    __slots__ = ("_media", "_names", "_raw", "_text", "is_canonical", "lines")
 
-    def __init__(self, lines: list[str], raw: bytes | None, is_canonical: bool) -> None:
+    def __init__(self, lines: list[str], raw: bytes | None, is_canonical: bool, like: "Session | None" = None) -> None:
+        """`like`: a session with the same lines, which have been read already."""
         self.lines: list[str] = lines
         self._text: Text = Text(lines)
         self._raw: bytes | None = raw
         self.is_canonical: bool = is_canonical
-        self._media: list[Media] = self._scan()
+        self._names: set[str] | None = None
+        self._media: list[Media]
+        if like is None:
+            self._media = self._scan()
+        else:
+            text = self._text
+            text.session_end = like.session_end
+            self._media = [Media(text, one.index, one.start, one.end, one) for one in like._media]
 
     @classmethod
     def parse(cls, body: bytes) -> "Session":
@@ -307,12 +390,7 @@ class Session:
         is_canonical = False
         if not lines[-1]:
             lines.pop()
-            is_canonical = (
-                text.count("\n") == text.count("\r") == len(lines)
-                and "" not in lines
-                and "\n " not in text  # a line of spaces, or a faulty one
-                and "\n\t" not in text
-            )
+            is_canonical = _are_whole(lines)
         if not is_canonical:
             text = text.rstrip("\0").replace("\r\n", "\n").replace("\r", "\n")
             lines = [line for line in text.split("\n") if line.strip(" \t")]
@@ -323,7 +401,7 @@ class Session:
             raise SdpError("the session description is empty")
         if not lines[0].startswith("v="):
             raise SdpError("the session description does not begin with v=0")
-        if lines[0][2:].strip() != "0":
+        if lines[0] != "v=0" and lines[0][2:].strip() != "0":
             raise SdpError(f"the SDP version is not 0: {lines[0]}")
         if len(lines) > MAX_LINES:
             raise SdpError(f"the session description has more than {MAX_LINES} lines")
@@ -336,7 +414,7 @@ class Session:
 
     def copy(self) -> "Session":
         """The same description, to be edited apart from this one."""
-        return Session(self.lines.copy(), self._raw, self.is_canonical)
+        return Session(self.lines.copy(), self._raw, self.is_canonical, self)
 
     def serialize(self) -> bytes:
         """The bytes that came in; once edited, every line with CRLF."""
@@ -356,7 +434,7 @@ class Session:
         starts: list[int] = []
         lines = self.lines
         for i, line in enumerate(lines):
-            if line[1:2] != "=":
+            if len(line) < 2 or line[1] != "=":
                 raise SdpError(f"line {i + 1} of the session description is not of the form type=value: {line}")
             if line[0] == "m":
                 starts.append(i)
@@ -388,6 +466,8 @@ class Session:
             del lines[index]
         else:
             lines[index] = after
+        if self._names is not None and after is not None and after[0] == "a":
+            self._names.add(attribute_of(after)[0])
         was_media = before is not None and before[0] == "m"
         is_media = after is not None and after[0] == "m"
         if was_media != is_media:
@@ -395,7 +475,8 @@ class Session:
             return
         shift = (before is None) - (after is None)
         for media in self._media:
-            media._codecs = None
+            if media.start <= index <= media.end:
+                media._codecs = None
             if is_media and media.start == index:
                 media._read_line()
             if media.start >= index:
@@ -403,6 +484,18 @@ class Session:
             if media.end > index or (shift > 0 and media.end == index):
                 media.end += shift
         self._text.session_end = self._media[0].start if self._media else len(lines)
+
+    def attribute_names(self) -> set[str]:
+        """The names of all attributes, of the session and of its media; of those that were removed too. Not to be
+        changed."""
+        names = self._names
+        if names is None:
+            names = self._names = {attribute_of(line)[0] for line in self.lines if line[0] == "a"}
+        return names
+
+    def may_have_attribute(self, name: str) -> bool:
+        """False only where there is no attribute of that name, in the session or in its media."""
+        return name in self.attribute_names()
 
     @property
     def session_end(self) -> int:
@@ -446,7 +539,9 @@ class Session:
         A user name with spaces, which RFC 8866 5.2 forbids, is kept whole.
         """
         i = self.first_line("o")
-        fields = self.lines[i][2:].strip().rsplit(None, 5) if i >= 0 else []
+        fields = self.lines[i][2:].split() if i >= 0 else []
+        if len(fields) > 6:
+            fields = self.lines[i][2:].strip().rsplit(None, 5)
         return fields if len(fields) == 6 else []
 
     @property

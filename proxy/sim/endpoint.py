@@ -21,7 +21,7 @@ from proxy.sip.respond import make_response
 from proxy.transaction.client import ClientTransaction, ClientUser
 from proxy.transaction.layer import LayerUser, TransactionLayer
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import Timer, TimerHeap, TimerSettings
+from proxy.transaction.timers import Timer, TimerQueue, TimerSettings
 
 __all__ = ["Endpoint", "Listen", "Traffic", "bracketed", "client_context", "parse_listen", "server_context"]
 
@@ -272,7 +272,7 @@ class Endpoint:
         self.settings = settings if settings is not None else TimerSettings()
         self.traffic = Traffic()
         self.data = b""
-        self._timers = TimerHeap()
+        self._timers = TimerQueue()
         self.layer = TransactionLayer(self.settings, self._timers, self.send, user)
         self._sockets = _Sockets()
         self._received = _Remembered()

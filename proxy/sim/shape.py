@@ -232,8 +232,8 @@ def _spoil_headers(lines: list[Header], problem: str) -> None:
     elif problem == "folded-headers":
         identity = lines[at["p-asserted-identity"]]
         diversion = lines[at["diversion"]]
-        lines[at["p-asserted-identity"]] = _with_line(identity, f"{identity.name}:\r\n {identity.value}")
-        lines[at["diversion"]] = _with_line(diversion, diversion.line.replace(";reason", "\r\n\t;reason"))
+        lines[at["p-asserted-identity"]] = Header(identity.key, f"{identity.name}:\r\n {identity.value}")
+        lines[at["diversion"]] = Header(diversion.key, diversion.line.replace(";reason", "\r\n\t;reason"))
     elif problem == "compact-names":
         lines[:] = [header(_COMPACT.get(item.key, item.name), item.value) for item in lines]
     elif problem == "odd-casing":
@@ -247,7 +247,3 @@ def _spoil_headers(lines: list[Header], problem: str) -> None:
         identity = lines[at["p-asserted-identity"]]
         lines[at["p-asserted-identity"]] = header(identity.name, identity.value.replace(">", ";user=phone>"))
         lines.insert(at["diversion"], header("Privacy", "none"))
-
-
-def _with_line(item: Header, line: str) -> Header:
-    return Header(item.name, item.key, item.value, line)

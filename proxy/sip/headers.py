@@ -110,8 +110,9 @@ class CSeq:
 
 def parse_cseq(value: str) -> CSeq:
     """Parse `number method`. Raises SipError 400."""
-    number, _, method = value.partition(" ")
-    if not method.isalpha():
+    space = value.find(" ")
+    number, method = value[: max(space, 0)], value[space + 1 :]
+    if method != "INVITE" and method != "BYE" and method != "ACK" and not method.isalpha():
         parts = value.split()
         if len(parts) != 2 or not is_token(parts[1]):
             raise SipError(400, "Malformed CSeq")
@@ -121,21 +122,25 @@ def parse_cseq(value: str) -> CSeq:
     # Leading zeros are legal; the bound on the length keeps a huge number away from int().
     if len(number) > 10:
         number = number.lstrip("0") or "0"
-    if len(number) > 10 or int(number) >= _MAX_CSEQ:
+    if len(number) > 10:
         raise SipError(400, "CSeq number too large")
-    return CSeq(int(number), method)
+    count = int(number)
+    if count >= _MAX_CSEQ:
+        raise SipError(400, "CSeq number too large")
+    return CSeq(count, method)
 
 
 class Via:
     """One Via value: `transport` in upper case, `host` (IPv6 with brackets), `port`, `params`; `branch` or ""."""
 
-    __slots__ = ("branch", "host", "params", "port", "transport")
+    __slots__ = ("_sent_by", "branch", "host", "params", "port", "transport")
 
     def __init__(self, transport: str, host: str, port: int | None, params: Params) -> None:
         self.transport = transport
         self.host = host
         self.port = port
         self.params = params
+        self._sent_by: str | None = None
         self.branch = ""
         for key, value in params:
             if key == "branch" or key.lower() == "branch":
@@ -155,7 +160,11 @@ class Via:
     @property
     def sent_by(self) -> str:
         """`host[:port]` in lower case, as transaction matching compares it (RFC 3261 section 17.2.3)."""
-        return self.host.lower() if self.port is None else f"{self.host.lower()}:{self.port}"
+        sent_by = self._sent_by
+        if sent_by is None:
+            sent_by = self.host.lower() if self.port is None else f"{self.host.lower()}:{self.port}"
+            self._sent_by = sent_by
+        return sent_by
 
     def with_params(self, params: Params) -> Via:
         """The same Via with other parameters."""
@@ -168,7 +177,9 @@ class Via:
 
 def parse_via(value: str) -> Via:
     """Parse one Via value (not a list). Raises SipError 400, or 505 for another protocol version."""
-    if value.startswith("SIP/2.0/"):
+    if value.startswith("SIP/2.0/UDP "):
+        transport, rest = "UDP", value[12:]
+    elif value.startswith("SIP/2.0/"):
         transport, _, rest = value[8:].partition(" ")
     else:
         # "SIP / 2.0 / UDP": white space may stand around the slashes (RFC 3261 section 25.1, SLASH).
@@ -184,9 +195,10 @@ def parse_via(value: str) -> Via:
         if len(parts) != 2 or not is_token(parts[0]):
             raise SipError(400, "Malformed Via")
         transport, rest = parts
-    sent_by, _, params = rest.partition(";")
+    semicolon = rest.find(";")
+    sent_by, params = (rest, "") if semicolon < 0 else (rest[:semicolon], rest[semicolon + 1 :])
     host, port = split_host_port(sent_by.strip())
-    return Via(transport.upper(), host, port, parse_params(params))
+    return Via(transport if transport == "UDP" else transport.upper(), host, port, parse_params(params))
 
 
 class NameAddr:
@@ -196,13 +208,23 @@ class NameAddr:
     the URI always stands in angle brackets, and a display name that needs quotes gets them.
     """
 
-    __slots__ = ("_uri", "display", "params", "uri_text")
+    __slots__ = ("_params", "_tag", "_uri", "display", "uri_text")
 
-    def __init__(self, display: str, uri_text: str, params: Params = ()) -> None:
+    def __init__(self, display: str, uri_text: str, params: Params | None = (), tag: str = "") -> None:
+        """`params` may be None where a `tag` is all that there is."""
         self.display = display
         self.uri_text = uri_text
-        self.params = params
+        self._params = params
+        self._tag = tag
         self._uri: Uri | None = None
+
+    @property
+    def params(self) -> Params:
+        """The header parameters."""
+        params = self._params
+        if params is None:
+            params = self._params = (("tag", self._tag),)
+        return params
 
     @property
     def uri(self) -> Uri:
@@ -230,7 +252,7 @@ class NameAddr:
     @property
     def tag(self) -> str | None:
         """The tag parameter."""
-        return self.param("tag")
+        return self._tag if self._params is None else self.param("tag")
 
     def replace(
         self, *, display: str | None = None, uri_text: str | None = None, params: Params | None = None
@@ -239,7 +261,8 @@ class NameAddr:
         return NameAddr(
             self.display if display is None else display,
             self.uri_text if uri_text is None else uri_text,
-            self.params if params is None else params,
+            self._params if params is None else params,
+            self._tag,
         )
 
     def __str__(self) -> str:
@@ -265,12 +288,18 @@ def parse_name_addr(value: str) -> NameAddr:
             if not uri_text or "?" in uri_text or "," in uri_text or ">" in value:
                 raise SipError(400, "Malformed address")
             return NameAddr("", uri_text, parse_params(params))
-    uri_text, bracket, params = tail.partition(">")
-    uri_text = uri_text.strip()
-    if not bracket or not uri_text:
+    end = tail.find(">")
+    uri_text = tail[:end].strip() if end > 0 else ""
+    if not uri_text:
         raise SipError(400, "Malformed address")
+    params = tail[end + 1 :]
     if not params:
         return NameAddr(display, uri_text)
+    if params.startswith(";tag="):
+        # A tag and no more: From and To hardly ever have anything else.
+        tag = params[5:]
+        if ";" not in tag and '"' not in tag:
+            return NameAddr(display, uri_text, None, tag.strip())
     blank, _, params = params.partition(";")
     if blank and not blank.isspace():
         raise SipError(400, "Text after the address")

@@ -31,10 +31,13 @@ __all__ = [
     "Request",
     "Response",
     "canonical_key",
+    "has_break",
     "header",
     "is_token",
     "read_header",
 ]
+
+_SPACE: Final = 32
 
 KNOWN_METHODS: Final = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
@@ -127,20 +130,36 @@ def canonical_key(name: str) -> str:
 class Header:
     """One header field.
 
+    Args:
+        key: the key.
+        line: the line.
+        value: the value, where it is known already; else it is read when somebody asks, since most fields only cross.
+
     Attributes:
-        name: as written, without the white space around it. Empty for a line that has no colon or no valid name.
         key: the lower-case long form; "" for a line that is no header field: nothing may send such a line on.
-        value: unfolded, without the white space around it.
         line: as on the wire, without the last CRLF.
     """
 
-    __slots__ = ("key", "line", "name", "value")
+    __slots__ = ("_value", "key", "line")
 
-    def __init__(self, name: str, key: str, value: str, line: str) -> None:
-        self.name = name
+    def __init__(self, key: str, line: str, value: str | None = None) -> None:
         self.key = key
-        self.value = value
         self.line = line
+        self._value = value
+
+    @property
+    def name(self) -> str:
+        """The name as written, without the white space around it. Empty for a line that has no colon or no valid
+        name."""
+        return self.line.partition(":")[0].rstrip(" \t") if self.key else ""
+
+    @property
+    def value(self) -> str:
+        """The value, unfolded, without the white space around it; all of a line that is no header field."""
+        value = self._value
+        if value is None:
+            value = self._value = read_value(self.line) if self.key else self.line
+        return value
 
     def __repr__(self) -> str:
         return f"Header({self.line!r})"
@@ -151,17 +170,17 @@ def header(name: str, value: str) -> Header:
 
     Raises ValueError for a name that is no token, or a value with CR, LF or NUL, so that nothing can be injected.
     """
-    if _breaks(value):
+    if has_break(value):
         raise ValueError(f"line break or NUL in the value of {name}")
     key = HEADER_KEYS.get(name)
     if key is None:
         if not is_token(name):
             raise ValueError(f"not a header name: {name!r}")
         key = canonical_key(name)
-    return Header(name, key, value, f"{name}: {value}")
+    return Header(key, f"{name}: {value}", value)
 
 
-def _breaks(text: str) -> bool:
+def has_break(text: str) -> bool:
     """Whether a text would end its line, or hide its end from a program in C."""
     return "\r" in text or "\n" in text or "\x00" in text
 
@@ -169,23 +188,28 @@ def _breaks(text: str) -> bool:
 def read_header(line: str) -> Header:
     """Read one header line, with the CRLF of its folds inside. A line that is no header field gets an empty key."""
     name, colon, _ = line.partition(":")
-    key = HEADER_KEYS.get(name)
-    if key is None or not colon:
-        name = name.rstrip(" \t")
-        key = read_key(name) if colon else ""
-        if not key:
-            return Header("", "", line, line)
-    return Header(name, key, read_value(line), line)
+    return Header(read_key(name) if colon else "", line)
 
 
 def read_key(name: str) -> str:
     """The key of a name as it stands before its colon; "" for what is no name (RFC 3261 section 25.1, header-name)."""
-    name = name.rstrip(" \t")
-    return canonical_key(name) if is_token(name) else ""
+    key = HEADER_KEYS.get(name)
+    if key is None:
+        name = name.rstrip(" \t")
+        key = canonical_key(name) if is_token(name) else ""
+    return key
 
 
 def read_value(line: str) -> str:
     """The value in a header line, unfolded (RFC 3261 section 7.3.1), without the white space around it."""
+    at = line.find(":") + 1
+    if at and "\n" not in line:
+        # The ordinary form first: on one line, behind one space.
+        if at < len(line) and line[at] == " ":
+            at += 1
+        value = line[at:]
+        if not value or (ord(value[0]) > _SPACE and ord(value[-1]) > _SPACE):
+            return value
     value = line.partition(":")[2].strip(" \t\r\n")
     if "\r\n" in value:
         return " ".join([part.strip(" \t") for part in value.split("\r\n")])
@@ -201,6 +225,7 @@ class Message:
     Attributes:
         start_line: as on the wire, without its CRLF.
         body: the body as it is.
+        may_fold: False where it is known that no header field goes on in a further line.
         holds_nul: whether a quoted string of the head has an escaped NUL in it, which is legal but nothing to pass on.
     """
 
@@ -211,12 +236,14 @@ class Message:
         "_first",
         "_from",
         "_headers",
+        "_keys",
         "_lines",
         "_repeated",
         "_to",
         "_via",
         "body",
         "holds_nul",
+        "may_fold",
         "start_line",
     )
 
@@ -224,10 +251,12 @@ class Message:
         self.start_line = start_line
         self.body = body
         self.holds_nul = False
+        self.may_fold = True
         self._headers = headers
-        self._lines: list[str] = []
+        self._lines: list[str] | None = None
+        self._keys: list[str] | None = None
         self._first: dict[str, str] | None = None
-        self._repeated: list[tuple[str, str]] = []
+        self._repeated: list[tuple[str, str]] | None = None
         self._via: Via | None = None
         self._from: NameAddr | None = None
         self._to: NameAddr | None = None
@@ -239,44 +268,60 @@ class Message:
         """Set the header fields as lines. For who makes a message without a list of headers, before it is read."""
         self._lines = lines
 
-    def set_index(self, first: dict[str, str], repeated: list[tuple[str, str]]) -> None:
-        """Spare the message the making of its index: the first line of each key, (key, line) of all later ones."""
+    def set_index(self, lines: list[str], keys: list[str], first: dict[str, str], may_fold: bool) -> None:
+        """Set the header fields as lines and spare the message the making of its index: the key of each line, and the
+        first line of each key. `may_fold`: whether a line may have folds in it."""
+        self._lines = lines
+        self._keys = keys
         self._first = first
-        self._repeated = repeated
+        self.may_fold = may_fold
+        if len(first) != len(keys):
+            self._repeated = _later(keys, lines)
 
     @property
     def headers(self) -> list[Header]:
         """The header fields in order; not to be changed."""
         headers = self._headers
         if headers is None:
-            headers = self._headers = [read_header(line) for line in self._lines]
+            lines, keys = self._lines or [], self._keys
+            if keys is None:
+                headers = [read_header(line) for line in lines]
+            else:
+                headers = [Header(key, line) for key, line in zip(keys, lines, strict=True)]
+            self._headers = headers
         return headers
 
     def _index(self) -> dict[str, str]:
         """The first line of each key."""
         first = self._first
         if first is None:
+            headers = self.headers
             first = self._first = {}
-            for item in self.headers:
-                if item.key in first:
-                    self._repeated.append((item.key, item.line))
-                else:
-                    first[item.key] = item.line
+            for item in headers:
+                first.setdefault(item.key, item.line)
+            if len(first) != len(headers):
+                self._repeated = _later([item.key for item in headers], [item.line for item in headers])
         return first
+
+    def keys(self) -> dict[str, str]:
+        """The key of each header field that is there, with the first line of it; not to be changed."""
+        first = self._first
+        return self._index() if first is None else first
 
     def repeated(self) -> list[tuple[str, str]]:
         """(key, line) of the header fields whose key stood before in the message; Via and Route do so rightly."""
         self._index()
-        return self._repeated
+        return self._repeated or []
 
     def lines(self, key: str) -> list[str]:
         """The lines of all header fields with this key (lower-case long form), in order; a list of the caller's own."""
-        line = self._index().get(key)
+        line = self.keys().get(key)
         if line is None:
             return []
         found = [line]
-        if self._repeated:
-            found.extend([line for other, line in self._repeated if other == key])
+        repeated = self._repeated
+        if repeated is not None:
+            found.extend([line for other, line in repeated if other == key])
         return found
 
     def get(self, key: str) -> str | None:
@@ -368,15 +413,27 @@ class Message:
     def head_lines(self) -> list[str]:
         """The start line and the lines of the header fields, folds inside; a list of the caller's own."""
         lines = [self.start_line]
-        lines.extend(self._lines if self._headers is None else [item.line for item in self._headers])
+        headers = self._headers
+        lines.extend((self._lines or ()) if headers is None else [item.line for item in headers])
         return lines
 
     def serialize(self) -> bytes:
         """The message as bytes, just as its lines stand."""
         lines = self.head_lines()
         lines.append("\r\n")
-        head = "\r\n".join(lines)
-        return head.encode("utf-8", "surrogateescape") + self.body
+        head = "\r\n".join(lines).encode("utf-8", "surrogateescape")
+        return head + self.body if self.body else head
+
+
+def _later(keys: list[str], lines: list[str]) -> list[tuple[str, str]]:
+    """(key, line) of each line whose key stands before it."""
+    seen: set[str] = set()
+    found: list[tuple[str, str]] = []
+    for key, line in zip(keys, lines, strict=True):
+        if key in seen:
+            found.append((key, line))
+        seen.add(key)
+    return found
 
 
 class Request(Message):
@@ -397,7 +454,7 @@ class Request(Message):
         start_line: str | None = None,
     ) -> None:
         if start_line is None:
-            if not is_token(method) or " " in uri or "\t" in uri or _breaks(uri):
+            if not is_token(method) or " " in uri or "\t" in uri or has_break(uri):
                 raise ValueError(f"not a request line: {method!r} {uri!r}")
             start_line = f"{method} {uri} SIP/2.0"
         super().__init__(start_line, headers, body)
@@ -434,7 +491,7 @@ class Response(Message):
         start_line: str | None = None,
     ) -> None:
         if start_line is None:
-            if _breaks(reason):
+            if has_break(reason):
                 raise ValueError("line break or NUL in the reason phrase")
             start_line = f"SIP/2.0 {status} {reason}"
         super().__init__(start_line, headers, body)

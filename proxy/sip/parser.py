@@ -29,6 +29,7 @@ _ONCE_ONLY: Final = frozenset(("from", "to", "call-id", "cseq", "max-forwards"))
 _MAX_FORWARDS_LIMIT: Final = 255
 _BARE_COOKIE: Final = "z9hg4bk"
 _LINE_ENDS: Final = (13, 10)
+_STATUSES: Final = {str(status): status for status in range(100, 700)}
 
 # The value of each Content-Length with the lines that continue it. One scan, whatever the casing, form and spacing; it
 # must read what `parse_message` reads, or a body could pass for a message.
@@ -61,10 +62,9 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
         return parse_message(_regular(data), max_headers=max_headers)
     if end > MAX_HEAD_BYTES:
         raise MalformedMessage(513, "Message head too large")
-    head, body = data[:end], data[end + 4 :]
-    lines = head.decode("utf-8", "surrogateescape").split("\r\n")
-    # What is left without line ends is shorter by a CR and an LF a line, or else some stand alone.
-    if len(head.translate(None, b"\r\n")) != len(head) - 2 * (len(lines) - 1) or not lines[0]:
+    lines = data[:end].decode("utf-8", "surrogateescape").split("\r\n")
+    text = "".join(lines)
+    if "\r" in text or "\n" in text or not lines[0]:
         regular = _regular(data)
         if regular != data:
             return parse_message(regular, max_headers=max_headers)
@@ -75,13 +75,13 @@ def parse_message(data: bytes, *, max_headers: int = MAX_HEADERS) -> Request | R
             raise _malformed(_read(_harmless([lines[0], *fields[:max_headers]])), 513, "Too many header fields")
     message = _read(lines)
     if isinstance(message, _Faulty):
-        raise _malformed(_read(_harmless(lines)) if b"\x00" in head else message, message.status, message.why)
-    if b"\x00" in head:
+        raise _malformed(_read(_harmless(lines)) if "\x00" in text else message, message.status, message.why)
+    if "\x00" in text:
         # Legal as an escaped character of a quoted string (RFC 4475 section 3.1.1.2), and nowhere else.
-        if head.count(b"\x00") != head.count(b"\\\x00"):
+        if text.count("\x00") != sum([line.count("\\\x00") for line in lines]):
             raise _malformed(_read(_harmless(lines)), 400, "NUL in the head")
         message.holds_nul = True
-    message.body = _body(message, body)
+    message.body = _body(message, data[end + 4 :])
     return message
 
 
@@ -123,8 +123,8 @@ def _read(lines: list[str]) -> Request | Response:
     """Read the lines of a head. Raises MalformedMessage for a start line that names neither a method nor a status."""
     message = _start(lines[0])
     fields = lines[1:]
-    if not _read_fields(message, fields):
-        _read_fields(message, _unfold(fields))
+    if not _read_fields(message, fields, False):
+        _read_fields(message, _unfold(fields), True)
     return message
 
 
@@ -135,12 +135,13 @@ def _start(line: str) -> Request | Response:
         return Request(parts[0], parts[1], None, b"", line)
     version = parts[0].upper()
     if version.startswith("SIP/"):
-        status = parts[1] if len(parts) > 1 else ""
-        if version != "SIP/2.0" or len(status) != 3 or not status.isdigit() or not status.isascii():
+        text = parts[1] if len(parts) > 1 else ""
+        status = _STATUSES.get(text) if version == "SIP/2.0" else None
+        if status is not None:
+            return Response(status, line[12:], None, b"", line)
+        if version != "SIP/2.0" or len(text) != 3 or not text.isdigit() or not text.isascii():
             raise MalformedMessage(400, "Malformed status line")
-        if not 100 <= int(status) <= 699:
-            raise MalformedMessage(400, "Status code out of range")
-        return Response(int(status), line[12:], None, b"", line)
+        raise MalformedMessage(400, "Status code out of range")
     words = line.split()
     if len(words) < 3 or not is_token(words[0]) or not words[-1].upper().startswith("SIP/"):
         raise MalformedMessage(400, "Malformed start line")
@@ -152,24 +153,20 @@ def _start(line: str) -> Request | Response:
     return _Faulty(words[0], 400, "Malformed request line", line)
 
 
-def _read_fields(message: Message, lines: list[str]) -> bool:
+def _read_fields(message: Message, lines: list[str], unfolded: bool) -> bool:
     """Note which line holds which field. False when there are continuation lines, which must be joined first."""
     first: dict[str, str] = {}
-    repeated: list[tuple[str, str]] = []
-    known = HEADER_KEYS.get
+    keys: list[str] = []
     for line in lines:
-        name, colon, _ = line.partition(":")
-        key = known(name)
-        if key is None or not colon:
+        colon = line.find(":")
+        key = HEADER_KEYS.get(line[:colon]) if colon > 0 else None
+        if key is None:
             if line[0] in " \t" and first:
                 return False
-            key = read_key(name) if colon else ""
-        if key in first:
-            repeated.append((key, line))
-        else:
-            first[key] = line
-    message.set_lines(lines)
-    message.set_index(first, repeated)
+            key = read_key(line[:colon]) if colon > 0 else ""
+        keys.append(key)
+        first.setdefault(key, line)
+    message.set_index(lines, keys, first, unfolded)
     return True
 
 
@@ -195,7 +192,8 @@ def _body(message: Message, body: bytes) -> bytes:
     value = message.get("content-length")
     if value is None:
         return body
-    wanted = _number(value)
+    # As a rule it is just the length that there is.
+    wanted = len(body) if value == str(len(body)) else _number(value)
     if wanted is None:
         raise _malformed(message, 400, "Malformed Content-Length")
     for key, line in message.repeated():
@@ -259,7 +257,11 @@ def check_response(response: Response) -> None:
     _check_repeated(response)
     if len(response.values("via")) > 1:
         raise SipError(400, "More than one Via in a response")
-    _ = response.via, response.cseq, response.from_, response.to
+    # Reading them is the check.
+    _ = response.via
+    _ = response.cseq
+    _ = response.from_
+    _ = response.to
     if not response.call_id:
         raise SipError(400, "Empty Call-ID")
 

@@ -33,24 +33,34 @@ def parse_params(text: str) -> Params:
     """
     if not text:
         return ()
-    if ";" not in text and '"' not in text:
+    if '"' in text:
+        parts = _split_quoted(text)
+    elif ";" in text:
+        parts = text.split(";")
+    else:
         # One parameter: a tag, a branch, a transport. Most lists are no longer.
-        name, equals, value = text.partition("=")
-        name = name.strip()
-        if name:
-            return ((name, value.strip() if equals else None),)
-    parts = text.split(";") if '"' not in text else _split_quoted(text)
+        pair = _param(text)
+        if pair[0]:
+            return (pair,)
+        parts = [text]
     if len(parts) > _MAX_PARAMS:
         raise SipError(400, "Too many parameters")
     params: list[tuple[str, str | None]] = []
     for part in parts:
-        name, equals, value = part.partition("=")
-        name = name.strip()
-        if name:
-            params.append((name, value.strip() if equals else None))
-        elif equals or len(params) != len(parts) - 1:
+        pair = _param(part)
+        if pair[0]:
+            params.append(pair)
+        elif pair[1] is not None or len(params) != len(parts) - 1:
             raise SipError(400, "Empty parameter name")
     return tuple(params)
+
+
+def _param(text: str) -> tuple[str, str | None]:
+    """One parameter; the name may be empty."""
+    equals = text.find("=")
+    if equals < 0:
+        return text.strip(), None
+    return text[:equals].strip(), text[equals + 1 :].strip()
 
 
 def _split_quoted(text: str) -> list[str]:
@@ -88,6 +98,9 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     Raises SipError 400 for an empty host, a host with characters that no host has, or a port outside 0-65535. The
     three colons before an IPv4 part that the grammar of RFC 3261 allows are taken (RFC 5118 section 4.10).
     """
+    plain = _plain_host_port(text)
+    if plain[0]:
+        return plain
     if text.startswith("["):
         end = text.find("]")
         host, rest = text[: end + 1], text[end + 1 :].strip()
@@ -100,7 +113,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     else:
         host, colon, port = text.partition(":")
         host = host.strip()
-        if not host.isascii() or not (host.replace(".", "").isalnum() or _is_host(host)):
+        if not host.isascii() or not _is_host(host):
             raise SipError(400, "Malformed host")
     if not colon:
         return host, None
@@ -110,6 +123,28 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         if number <= 65535:
             return host, number
     raise SipError(400, "Malformed port")
+
+
+def _plain_host_port(text: str) -> tuple[str, int | None]:
+    """The ordinary form of `host[:port]`: letters, digits, dots and hyphens, and a number. The host is empty for every
+    other form, which may be right all the same."""
+    colon = text.find(":")
+    host = text if colon < 0 else text[:colon]
+    letters = host.replace(".", "")
+    if not (letters.isalnum() or letters.replace("-", "").isalnum()) or not host.isascii():
+        return "", None
+    if colon < 0:
+        return host, None
+    port = text[colon + 1 :]
+    if port == "5060":
+        return host, 5060
+    if port == "5061":
+        return host, 5061
+    if len(port) < 6 and port.isdigit() and port.isascii():
+        number = int(port)
+        if number <= 65535:
+            return host, number
+    return "", None
 
 
 def _is_host(text: str) -> bool:
@@ -240,6 +275,9 @@ def parse_uri(text: str) -> Uri:
 
     Raises SipError 400 where a SIP URI can't be understood. An unknown scheme is not an error here.
     """
+    uri = _plain_uri(text)
+    if uri is not None:
+        return uri
     scheme, colon, rest = text.partition(":")
     if not colon or " " in text or "<" in text or ">" in text or '"' in text:
         raise SipError(400, "Malformed URI")
@@ -273,6 +311,29 @@ def parse_uri(text: str) -> Uri:
     hostport, _, tail = rest.partition(";")
     host, port = split_host_port(hostport)
     return Uri(scheme, user, host, port, parse_params(tail) if tail else (), password, headers, None, text)
+
+
+def _plain_uri(text: str) -> Uri | None:
+    """The URI where it has the form that nearly all have, `sip:user@host:port;name=value` with a number or a word for
+    user; None for every other one. Each part is made of letters and digits but for the marks that are named here, so
+    that nothing that `parse_uri` refuses can be in it."""
+    at = text.find("@")
+    if at < 5 or not text.startswith("sip:"):
+        return None
+    user = text[4:at]
+    if not user.isalnum() and not (user[0] == "+" and user[1:].isalnum()):
+        return None
+    semicolon = text.find(";", at)
+    host, port = _plain_host_port(text[at + 1 :] if semicolon < 0 else text[at + 1 : semicolon])
+    if not host:
+        return None
+    params: Params = ()
+    if semicolon >= 0:
+        tail = text[semicolon + 1 :]
+        if not tail.replace("=", "").isalnum() or tail[0] == "=":
+            return None
+        params = (_param(tail),)
+    return Uri("sip", user, host, port, params, None, None, None, text)
 
 
 def _has_control(text: str) -> bool:

@@ -94,6 +94,7 @@ class ClientTransaction:
         flow: Flow,
         user: ClientUser,
         now: float,
+        data: bytes = b"",
     ) -> None:
         self._layer = layer
         self.key = key
@@ -105,7 +106,7 @@ class ClientTransaction:
         self.created_at = now
         self.state: str = State.INITIAL
         self.provisional_received = False
-        self._data = b""
+        self._data = data
         self._interval_s = 0.0
         self._resend_timer: Timer | None = None
         self._end_timer: Timer | None = None
@@ -160,9 +161,8 @@ class ClientTransaction:
             self._stop(None, now)
             self._resend_timer = self._layer.timers.schedule(now, self._fire_transport_error)
             return
-        data = self.request.serialize()
-        if not flow.reliable:
-            self._data = data
+        data = self._data or self.request.serialize()
+        self._data = b"" if flow.reliable else data
         self._layer.send(flow, data)
 
     def _resend(self, _response: Response | None, now: float) -> None:
@@ -334,13 +334,12 @@ def _copied(request: Request, to: str, method: str, extra: Sequence[Header] = ()
         elif key == "call-id":
             call_id = item.value
     lines = [] if via is None else [via]
-    lines.append(Header("Max-Forwards", "max-forwards", "70", "Max-Forwards: 70"))
+    lines.append(Header("max-forwards", "Max-Forwards: 70", "70"))
     lines.extend(routes)
-    lines.append(Header("From", "from", sender, f"From: {sender}"))
-    lines.append(Header("To", "to", to, f"To: {to}"))
-    lines.append(Header("Call-ID", "call-id", call_id, f"Call-ID: {call_id}"))
-    cseq = f"{request.cseq.number} {method}"
-    lines.append(Header("CSeq", "cseq", cseq, f"CSeq: {cseq}"))
+    lines.append(Header("from", f"From: {sender}", sender))
+    lines.append(Header("to", f"To: {to}", to))
+    lines.append(Header("call-id", f"Call-ID: {call_id}", call_id))
+    lines.append(Header("cseq", f"CSeq: {request.cseq.number} {method}"))
     lines.extend(extra)
-    lines.append(Header("Content-Length", "content-length", "0", "Content-Length: 0"))
+    lines.append(Header("content-length", "Content-Length: 0", "0"))
     return lines

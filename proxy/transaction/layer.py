@@ -13,7 +13,7 @@ from proxy.sip.message import Request, Response
 from proxy.transaction.client import ClientTransaction, ClientUser
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.tables import Event, State
-from proxy.transaction.timers import TimerHeap, TimerSettings
+from proxy.transaction.timers import TimerQueue, TimerSettings
 
 __all__ = ["LayerUser", "TransactionLayer"]
 
@@ -51,7 +51,7 @@ class TransactionLayer:
 
     Attributes:
         settings: the lengths of timers.
-        timers: the heap that deadlines go to; the owner runs it.
+        timers: the queue that deadlines go to; the owner runs it.
         send: called with a flow that is not closed and the bytes of one message.
         user: the TU of server transactions.
     """
@@ -59,7 +59,7 @@ class TransactionLayer:
     __slots__ = ("_by_flow", "_client", "_merged", "_server", "send", "settings", "timers", "user")
 
     def __init__(
-        self, settings: TimerSettings, timers: TimerHeap, send: Callable[[Flow, bytes], None], user: LayerUser
+        self, settings: TimerSettings, timers: TimerQueue, send: Callable[[Flow, bytes], None], user: LayerUser
     ) -> None:
         self.settings = settings
         self.timers = timers
@@ -114,20 +114,23 @@ class TransactionLayer:
         else:
             tx.receive(response, now)
 
-    def send_request(self, request: Request, flow: Flow, user: ClientUser, now: float) -> ClientTransaction:
-        """Send a request in a new client transaction. It must carry its top Via with a branch of its own.
+    def send_request(
+        self, request: Request, flow: Flow, user: ClientUser, now: float, data: bytes = b""
+    ) -> ClientTransaction:
+        """Send a request in a new client transaction. It must carry its top Via with a branch of its own. `data`: its
+        bytes, where they are known.
 
         A CANCEL has the branch of its INVITE and is a transaction of its own. When the flow is closed the failure is
         told at the next run of the timers. Raises ValueError for an ACK, which is no transaction, for a request without
         a branch, or for a branch that is in use.
         """
         method = request.method
-        key = (request.via.branch, method)
+        key = (_own_branch(request), method)
         if method == "ACK":
             raise ValueError("an ACK for a 2xx is sent without a transaction")
         if not key[0] or key in self._client:
             raise ValueError(f"branch {key[0]!r} is empty or in use")
-        tx = ClientTransaction(self, key, request, flow, user, now)
+        tx = ClientTransaction(self, key, request, flow, user, now, data)
         self._keep_client(tx)
         tx.step(Event.REQUEST, None, now)
         return tx
@@ -231,6 +234,16 @@ class TransactionLayer:
             self.user.on_ack(request, flow, now)
         else:
             tx.step(Event.ACK, request, flow, now)
+
+
+def _own_branch(request: Request) -> str:
+    """The branch of a request of ours. Raises SipError 400 for a Via that can't be understood."""
+    value = next((item.value for item in request.headers if item.key == "via"), "")
+    at = value.find(";branch=") + 8
+    if at < 8 or '"' in value or "," in value:
+        return request.via.branch
+    end = value.find(";", at)
+    return value[at:] if end < 0 else value[at:end]
 
 
 def _server_key(request: Request, method: str) -> tuple[str, ...]:

@@ -295,7 +295,7 @@ MACHINES: Final = (INVITE_CLIENT, NON_INVITE_CLIENT, INVITE_SERVER, NON_INVITE_S
 
 def bind(
     machine: Machine, reliable: bool, functions: Mapping[str, F]
-) -> Mapping[str, Mapping[str, tuple[str, tuple[F, ...]]]]:
+) -> dict[str, dict[str, tuple[str, tuple[F, ...]]]]:
     """The table of a machine with its actions as functions: `{state: {event: (next state, functions)}}`.
 
     Raises KeyError for an action that `functions` lacks.

@@ -247,7 +247,7 @@ def test_reject(do: str, status: int, reason: str) -> None:
 def test_no_value_injects_a_line(do: str) -> None:
     """Whatever is in a message that no parser has seen, nothing but one line comes of it."""
     draft = Draft(message("X-A: 1\nDiversion: <sip:a@10.0.0.1>"))
-    draft.headers.append(Header("X-B", "x-b", "1\r\nX-Evil: 1\x00", "X-B: 1"))
+    draft.append(Header("x-b", "X-B: 1", "1\r\nX-Evil: 1\x00"))
     rule_set(do).apply(draft, context())
     assert all("\n" not in (change.after or "") and "\x00" not in (change.after or "") for change in draft.changes)
 

@@ -82,18 +82,18 @@ def test_sdp_that_an_earlier_rule_makes_known() -> None:
     assert draft.body.endswith(b"m=audio 4000 RTP/AVP 0\r\n")
 
 
-def needs(text: str) -> frozenset[str] | None:
+def needs(text: str) -> tuple[str, ...] | None:
     return rules(f"- {{id: r, why: w, {text}}}").rules[0].needs
 
 
 def test_needs() -> None:
-    assert needs("do: [{remove: [X-A, s]}]") == frozenset(("x-a", "subject"))
-    assert needs("do: [{remove: X-A}, {rename: {from: X-B, to: X-C}}]") == frozenset(("x-a", "x-b"))
+    assert needs("do: [{remove: [X-A, s]}]") == ("subject", "x-a")
+    assert needs("do: [{remove: X-A}, {rename: {from: X-B, to: X-C}}]") == ("x-a", "x-b")
     assert needs("do: [{remove: X-A}, {set: {header: X-B, value: 1}}]") is None
     assert needs('do: [{remove: "X-*"}]') is None
     assert needs("do: [{edit-address: {headers: [Diversion, request-uri], port: none}}]") is None
-    assert needs("when: {header: {name: X-A, equals: 1}}, do: [{set: {header: X-B, value: 1}}]") == frozenset(("x-a",))
-    assert needs("when: {header: {name: X-A, absent: true}}, do: [{remove: [X-B]}]") == frozenset(("x-b",))
+    assert needs("when: {header: {name: X-A, equals: 1}}, do: [{set: {header: X-B, value: 1}}]") == ("x-a",)
+    assert needs("when: {header: {name: X-A, absent: true}}, do: [{remove: [X-B]}]") == ("x-b",)
     assert needs("when: {not: {header: {name: X-A, present: true}}}, do: [{set: {header: X-B, value: 1}}]") is None
     assert needs("do: [{reject: {status: 403}}]") is None
     assert needs("do: [{sdp: {codecs: safe}}]") is None

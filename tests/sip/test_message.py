@@ -193,6 +193,6 @@ def test_any_bytes_survive() -> None:
 
 
 def test_header_is_a_plain_value() -> None:
-    item = Header("To", "to", "x", "To: x")
+    item = Header("to", "To: x")
     with pytest.raises(AttributeError):
         item.other = 1  # type: ignore[attr-defined]

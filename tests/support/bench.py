@@ -14,7 +14,7 @@ from typing import Any
 
 from proxy.audit.records import Event
 from proxy.b2bua.config import Network, Reach, RetryPolicy, StackConfig, Target
-from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Record, Resolve, Send
+from proxy.b2bua.effects import Checkpoint, CloseFlow, Effect, Open, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.rewrite.engine import RuleSet
 from proxy.sip.flow import Flow, Hop
@@ -168,8 +168,8 @@ class Bench:
                 self.checkpoints.pop(key, None)
             else:
                 self.checkpoints[key] = json.loads(json.dumps(effect.facts))
-        elif isinstance(effect, Record):
-            self.events.append(effect.event)
+        elif isinstance(effect, Event):
+            self.events.append(effect)
 
     def release(self) -> None:
         """Answer the Open effects that were held."""

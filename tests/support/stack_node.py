@@ -7,7 +7,7 @@ from random import Random
 
 from proxy.audit.records import Event
 from proxy.b2bua.config import StackConfig
-from proxy.b2bua.effects import CloseFlow, Open, Record, Resolve, Send
+from proxy.b2bua.effects import CloseFlow, Open, Resolve, Send
 from proxy.b2bua.stack import Stack
 from proxy.sip.flow import Flow, Hop
 from tests.support.lossy import Address, LossyNetwork
@@ -67,5 +67,5 @@ class StackNode:
                     self.stack.flow_opened(effect.token, flow, now)
                 elif isinstance(effect, CloseFlow):
                     self._network.close(effect.flow)
-                elif isinstance(effect, Record):
-                    self.events.append(effect.event)
+                elif isinstance(effect, Event):
+                    self.events.append(effect)

@@ -14,7 +14,7 @@ from proxy.sip.respond import make_response
 from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import Timer, TimerHeap, TimerSettings
+from proxy.transaction.timers import Timer, TimerQueue, TimerSettings
 from tests.support.bench import ANSWER, OFFER
 from tests.support.lossy import LossyNetwork
 
@@ -123,7 +123,7 @@ class UserAgent:
 
     def __init__(self, network: LossyNetwork, tag: str, plans: Callable[[str, int], Plan] | None = None) -> None:
         self.network = network
-        self.timers = TimerHeap()
+        self.timers = TimerQueue()
         self.layer = TransactionLayer(TimerSettings(), self.timers, network.send, self)
         self.calls: list[UaCall] = []
         self.plans = plans or (lambda name, number: Plan())

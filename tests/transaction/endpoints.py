@@ -13,7 +13,7 @@ from proxy.transaction.client import ClientTransaction, make_cancel
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
 from proxy.transaction.tables import State
-from proxy.transaction.timers import Timer, TimerHeap, TimerSettings
+from proxy.transaction.timers import Timer, TimerQueue, TimerSettings
 from tests.support.lossy import LossyNetwork
 
 PATIENCE_S = 90.0
@@ -33,7 +33,7 @@ class Endpoint:
 
     def __init__(self, network: LossyNetwork) -> None:
         self.network = network
-        self.timers = TimerHeap()
+        self.timers = TimerQueue()
         self.layer = TransactionLayer(TimerSettings(), self.timers, network.send, self)
         self.strays = 0
 

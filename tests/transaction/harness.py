@@ -9,7 +9,7 @@ from proxy.sip.respond import make_response
 from proxy.transaction.client import ClientTransaction
 from proxy.transaction.layer import TransactionLayer
 from proxy.transaction.server import ServerTransaction
-from proxy.transaction.timers import TimerHeap, TimerSettings
+from proxy.transaction.timers import TimerQueue, TimerSettings
 
 START = 100.0
 
@@ -78,7 +78,7 @@ class Harness:
         self.server: ServerTransaction | None = None
         self.invite_of_cancel: ServerTransaction | None = None
         self.acks: list[tuple[Request, Flow]] = []
-        self.timers = TimerHeap()
+        self.timers = TimerQueue()
         self.layer = TransactionLayer(settings or TimerSettings(), self.timers, self._send, self)
 
     def active(self) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.transaction.timers import Timer, TimerHeap, TimerSettings
+from proxy.transaction.timers import Timer, TimerQueue, TimerSettings
 
 
 def test_defaults_are_those_of_rfc_3261_table_4() -> None:
@@ -66,14 +66,14 @@ class Note:
 
 
 def test_an_empty_heap() -> None:
-    heap = TimerHeap()
+    heap = TimerQueue()
     heap.run(1e9)
     assert heap.next_deadline() is None
     assert len(heap) == 0
 
 
 def test_fires_in_order_of_deadline_then_of_scheduling() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     for name, deadline in (("c", 2.0), ("a", 1.0), ("d", 2.0), ("b", 1.5), ("e", 2.1)):
         heap.schedule(deadline, log.note(name))
     assert heap.next_deadline() == 1.0
@@ -86,7 +86,7 @@ def test_fires_in_order_of_deadline_then_of_scheduling() -> None:
 
 
 def test_a_cancelled_timer_never_fires() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     timer = heap.schedule(1.0, log.note("a"))
     heap.schedule(2.0, log.note("b"))
     states = [timer.active]
@@ -101,7 +101,7 @@ def test_a_cancelled_timer_never_fires() -> None:
 
 
 def test_cancelling_a_fired_timer_does_nothing() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     timer = heap.schedule(1.0, log.note("a"))
     heap.run(1.0)
     assert not timer.active
@@ -112,7 +112,7 @@ def test_cancelling_a_fired_timer_does_nothing() -> None:
 
 
 def test_a_callback_may_schedule_and_cancel() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     victim = heap.schedule(1.0, log.note("victim"))
 
     class Busy:
@@ -128,7 +128,7 @@ def test_a_callback_may_schedule_and_cancel() -> None:
 
 
 def test_a_timer_is_inactive_in_its_own_callback() -> None:
-    heap = TimerHeap()
+    heap = TimerQueue()
     seen: list[bool] = []
 
     class Itself:
@@ -147,7 +147,7 @@ def test_a_timer_is_inactive_in_its_own_callback() -> None:
 
 
 def test_a_callback_that_raises_harms_no_other_timer() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
 
     class Broken:
         def __call__(self, now: float) -> None:
@@ -162,7 +162,7 @@ def test_a_callback_that_raises_harms_no_other_timer() -> None:
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     keepers = [heap.schedule(1e6 + at, log.note("keeper")) for at in range(100)]
     for at in range(100_000):
         heap.schedule(1e5 + at, log.note("passing")).cancel()
@@ -172,7 +172,7 @@ def test_cancelled_timers_do_not_pile_up() -> None:
 
 
 def test_compaction_keeps_the_order() -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     timers = [(at, heap.schedule(float(at * 7919 % 1000), log.note(str(at * 7919 % 1000)))) for at in range(1000)]
     for at, timer in timers:
         if at % 10:
@@ -197,7 +197,7 @@ OPERATIONS = st.lists(
 
 @given(OPERATIONS)
 def test_heap_is_as_a_sorted_list(operations: list[tuple[str, int]]) -> None:
-    heap, log = TimerHeap(), Log()
+    heap, log = TimerQueue(), Log()
     timers: list[Timer] = []
     model: dict[int, float] = {}
     now = 0.0
