@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.rewrite.draft import Draft
 from proxy.rewrite.engine import RuleReject
@@ -95,6 +97,29 @@ def test_header_action(do: str, before: str, expected: str) -> None:
 def test_hide_private_addresses(value: str, expected: str) -> None:
     do = 'hide-private-addresses: {with: "{local.host}"}'
     assert after(do, f"Call-Info: {value}") == f"Call-Info: {expected}"
+
+
+_ADDRESSES = """
+    10.0.0.1 010.1.2.3 000.1.2.3 00.0.0.1 100.64.0.1 172.016.0.1 192.168.0.1 169.254.1.1 127.0.0.1 0.0.0.0 8.8.8.8
+    198.51.100.12 1.10.0.0.1 10.0.0.1.2 ::1 fd00::1 fe80:0:0:0:0:0:0:1 0:0:0:0:0:ffff:10.0.0.1 ::ffff:10.0.0.1
+    2001:db8::1 a - 10 :
+""".split()
+
+
+@given(
+    st.lists(st.sampled_from(_ADDRESSES), min_size=1, max_size=4), st.sampled_from([" ", "@", ",", "=", "][", ".", "x"])
+)
+def test_no_private_address_is_overlooked(pieces: list[str], joint: str) -> None:
+    """A value is not passed over that would be changed if it were looked at: beside private addresses it is."""
+    rules = rule_set("hide-private-addresses: {with: h}")
+
+    def hidden(value: str) -> str:
+        item = apply(rules, message(f"X-A: {value}")).find("x-a")
+        assert item is not None
+        return item.value
+
+    value = joint.join(pieces)
+    assert hidden(f"10.9.9.9 fd00::9 {value}") == f"h h {hidden(value)}"
 
 
 def test_hide_private_addresses_leaves_out() -> None:
