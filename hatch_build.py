@@ -1,7 +1,8 @@
 """Compiles the pure core with mypyc into the wheel, when TRUNKLINE_COMPILE=1 asks for it.
 
 The source stays the same and works without it: the core (`sip`, `sdp`, `transaction`, `dialog`, `b2bua`, what runs per
-message of `rewrite`, and `audit.records`) does no I/O and has full types, which is what mypyc wants.
+message of `rewrite`, and `audit.records`) does no I/O and has full types, which is what mypyc wants; so have masking and
+what makes rows of events for the call store.
 `python hatch_build.py` compiles it in place, `python hatch_build.py clean` removes the result.
 """
 
@@ -18,8 +19,22 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
-TOOLS = ("mypy>=1.13", "setuptools>=70")
+# The last two for their types alone.
+TOOLS = ("mypy>=1.13", "setuptools>=70", "orjson>=3.10", "backports.zstd>=1.0; python_version < '3.14'")
 PACKAGES = ("sip", "sdp", "transaction", "dialog", "b2bua", "rewrite")
+# Of other packages, what is pure and runs for each call or message.
+SINGLE = (
+    "audit/phone.py",
+    "audit/plain.py",
+    "audit/records.py",
+    "audit/redact.py",
+    "diagnosis/features.py",
+    "storage/fold.py",
+    "storage/names.py",
+    "storage/rows.py",
+    "storage/shapes.py",
+    "storage/timeline.py",
+)
 # What only reads rule files: its time does not matter.
 COLD = frozenset(
     "cases compiler explain names nodes patterns reach replace_actions schema snippet templates __init__".split()
@@ -44,7 +59,7 @@ def modules() -> list[str]:
         for path in sorted((ROOT / "proxy" / package).glob("*.py"))
         if path.stem != "__init__" and not (package == "rewrite" and path.stem in COLD)
     ]
-    return [str(path.relative_to(ROOT)) for path in (*found, ROOT / "proxy" / "audit" / "records.py")]
+    return [str(path.relative_to(ROOT)) for path in (*found, *[ROOT / "proxy" / name for name in SINGLE])]
 
 
 def compile_core(into: Path) -> list[Path]:

@@ -12,10 +12,13 @@ from proxy.audit.phone import mask_number
 from proxy.audit.records import Change
 from proxy.audit.redact import Redactor
 
-__all__ = ["dump_line", "plain", "timestamp", "valid_text"]
+__all__ = ["NUMBERS", "READABLE", "dump_line", "masked_text", "plain", "timestamp", "valid_text"]
 
-_READABLE: Final = frozenset(("call_id", "branch", "tag", "id", "token", "rules", "target", "method", "step"))
-_NUMBERS: Final = frozenset(("from", "to", "caller", "called", "number", "user", "diversion"))
+READABLE: Final = frozenset(("call_id", "branch", "tag", "id", "token", "rules", "target", "method", "step"))
+"""Fields whose texts are never masked."""
+
+NUMBERS: Final = frozenset(("from", "to", "caller", "called", "number", "user", "diversion"))
+"""Fields whose texts are a phone number where they are digits."""
 
 
 def timestamp(unix_time: float) -> str:
@@ -29,7 +32,7 @@ def plain(name: str, value: object, redactor: Redactor) -> object:
         case None | bool() | int() | float():
             return value
         case str():
-            return _text(name, value, redactor)
+            return masked_text(name, value, redactor)
         case bytes():
             return redactor.text(value.decode("utf-8", "backslashreplace"))
         case Change():
@@ -48,13 +51,14 @@ def plain(name: str, value: object, redactor: Redactor) -> object:
             serialize: Callable[[], bytes] | None = getattr(value, "serialize", None)
             if serialize is not None:
                 return redactor.text(serialize().decode("utf-8", "backslashreplace"))
-            return _text(name, str(value), redactor)
+            return masked_text(name, str(value), redactor)
 
 
-def _text(name: str, value: str, redactor: Redactor) -> str:
-    if name in _READABLE:
+def masked_text(name: str, value: str, redactor: Redactor) -> str:
+    """The text of a field, masked."""
+    if name in READABLE:
         return value
-    if name in _NUMBERS and redactor.settings.mask_numbers and value.lstrip("+").isdigit():
+    if name in NUMBERS and redactor.settings.mask_numbers and value.lstrip("+").isdigit():
         return mask_number(value)
     return redactor.text(value)
 

@@ -94,37 +94,33 @@ def mask_text(text: str, settings: Redaction) -> str:
 class Redactor:
     """Masks as `mask_text` and `mask_line` do, and remembers lines: many occur in every call.
 
-    What is remembered is bounded: the newest 2,048 lines, and of those before them the ones that are still asked for.
-
     Args:
         settings: what is masked.
     """
 
-    __slots__ = ("_known", "_older", "settings")
+    __slots__ = ("_known", "settings")
 
     def __init__(self, settings: Redaction) -> None:
         self.settings = settings
         self._known: dict[str, str] = {}
-        self._older: dict[str, str] = {}
 
     def text(self, text: str) -> str:
         """Mask a whole message, several lines or one, or a plain value."""
+        if "\n" not in text:
+            return self.line(text)
         return _mask_lines(text, self.line, self.settings) if _masks(self.settings) else text
 
     def line(self, line: str) -> str:
         """Mask one line."""
-        if HEADER_KEYS.get(line.partition(":")[0]) in _OPAQUE:
-            return line
         masked = self._known.get(line)
-        if masked is not None:
-            return masked
-        masked = self._older.get(line)
         if masked is None:
-            masked = mask_line(line, self.settings)
-        if len(line) <= _MAX_KNOWN_LENGTH:
+            if HEADER_KEYS.get(line.partition(":")[0]) in _OPAQUE:
+                return line
             if len(self._known) >= _MAX_KNOWN:
-                self._older, self._known = self._known, {}
-            self._known[line] = masked
+                self._known.clear()
+            masked = mask_line(line, self.settings)
+            if len(line) <= _MAX_KNOWN_LENGTH:
+                self._known[line] = masked
         return masked
 
 
@@ -241,9 +237,9 @@ def _mask_one_uri(value: str, settings: Redaction) -> str | None:
         return None
     if not settings.mask_numbers:
         return value
-    if not name.isdecimal():
-        return None if user[:1] == "+" else value
-    return f"{before}sip:{mask_number(user)}@{after}"
+    if name.isdecimal():
+        return f"{before}sip:{mask_number(user)}@{after}"
+    return None if user[:1] == "+" else f"{before}sip:{mask_free_numbers(user)}@{after}"
 
 
 def _mask_any(value: str, settings: Redaction) -> str:

@@ -17,16 +17,11 @@ __all__ = ["LEVELS", "JsonLinesSink", "LineTarget", "LineWriter", "Sink", "confi
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
-_EVENT_LEVEL: Final = {
-    "call-end": "info",
-    "dropped": "info",
-    "limit-reached": "info",
-    "refer": "info",
-    "refused": "info",
-    "takeover": "info",
-    "target-down": "info",
-    "target-up": "info",
-}
+_INFO: Final = frozenset(
+    ("call-end", "dropped", "limit-reached", "refer", "refused", "takeover", "target-down", "target-up")
+)
+"""The kinds of events that level `info` has; the others are for `debug`."""
+
 _FLOOD_PER_S: Final = 20
 _FLOOD_KINDS: Final = frozenset(("refused", "dropped"))
 
@@ -77,7 +72,8 @@ class JsonLinesSink:
         wall_offset: float | None = None,
     ) -> None:
         self._writer = writer
-        self._level = LEVELS[level]
+        self._all = LEVELS[level] <= LEVELS["debug"]
+        self._kinds = _INFO if LEVELS[level] <= LEVELS["info"] else frozenset[str]()
         self._redactor = Redactor(redaction or Redaction())
 
         self._clock = _WallClock(wall_offset)
@@ -89,24 +85,25 @@ class JsonLinesSink:
 
     def emit(self, event: Event) -> None:
         """Write one event, if the level asks for it."""
-        level = _EVENT_LEVEL.get(event.kind, "debug")
-        if LEVELS[level] < self._level:
-            return
+        kind = event.kind
         suppressed = 0
-        if self._level > LEVELS["debug"] and event.kind in _FLOOD_KINDS:
-            allowed = self._flood.allow(event.kind, event.time)
-            if allowed is None:
+        if not self._all:
+            if kind not in self._kinds:
                 return
-            suppressed = allowed
-        record = self._record(event, level)
+            if kind in _FLOOD_KINDS:
+                allowed = self._flood.allow(kind, event.time)
+                if allowed is None:
+                    return
+                suppressed = allowed
+        record = self._record(event)
         if suppressed:
             record["suppressed"] = suppressed
         self._writer.write(dump_line(record))
 
-    def _record(self, event: Event, level: str) -> dict[str, object]:
+    def _record(self, event: Event) -> dict[str, object]:
         record: dict[str, object] = {
             "time": timestamp(self._clock.at(event.time)),
-            "level": level,
+            "level": "info" if event.kind in _INFO else "debug",
             "event": event.kind,
         }
         if event.call:

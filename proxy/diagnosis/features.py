@@ -7,12 +7,14 @@ codecs. So most calls share one list, and lists can be compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-__all__ = ["answer_shape", "describe", "invite_shape", "skeleton"]
+__all__ = ["Skeletons", "answer_shape", "describe", "invite_shape"]
 
 _MOST: Final = 96
+_MOST_LINES: Final = 2048
+_FOLDED: Final = "\n"
 _LENGTH: Final = 80
 _COMPACT: Final = {
     "a": "accept-contact",
@@ -122,12 +124,20 @@ def _head_features(head: str) -> Iterator[str]:
 
 
 def _user_kind(value: str) -> str:
-    user = _USER.search(value)
-    if user is None:
-        return "tel" if "tel:" in value.lower() else "none"
-    if "anonymous" in user[1].lower() or "restricted" in user[1].lower():
-        return "anonymous"
-    return "E.164" if _E164.match(user[1]) else "digits" if user[1].isdigit() else "name"
+    start, end = value.find("sip:") + 4, value.find("@")
+    user = value[start:end]
+    first, rest = user[:1], user[1:]
+    if start < 4 or not rest.isalnum() or not (first == "+" or first.isalnum()) or ":" in value[: start - 4]:
+        found = _USER.search(value)
+        if found is None:
+            return "tel" if "tel:" in value.lower() else "none"
+        user = found[1]
+    if user.isdigit():
+        return "digits"
+    if _E164.match(user):
+        return "E.164"
+    lowered = user.lower()
+    return "anonymous" if "anonymous" in lowered or "restricted" in lowered else "name"
 
 
 def _kind(value: str) -> str:
@@ -180,34 +190,47 @@ def _sdp_features(body: str) -> Iterator[str]:
     yield f"sdp-order:{','.join(order)}"
 
 
-def skeleton(lines: list[str]) -> tuple[str, ...] | None:
-    """Lines of a message (start line, headers, an empty line, lines of the body) without what its features do not
-    depend on: `invite_shape` and `answer_shape` of both are the same, and many calls have one skeleton.
+class Skeletons:
+    """Makes skeletons of messages, and remembers lines of them."""
 
-    None where a line is folded.
-    """
-    if "\n" in lines[0]:
-        return None
-    found = [_start_skeleton(lines[0])]
-    at = 1
-    while at < len(lines) and lines[at]:
-        if "\n" in lines[at]:
-            return None
-        found.append(_header_skeleton(lines[at]))
-        at += 1
-    body = lines[at + 1 :]
-    if body and body[0][:2] == "v=":
-        found += ["", "v="]
-        for line in body[1:]:
-            if "\n" in line:
-                return None
-            found.append(_sdp_skeleton(line))
-    else:
-        found += ["", "x" if len(body) > 1 or "".join(body) else ""]
-    return tuple(found)
+    __slots__ = ("_headers", "_sdp")
+
+    def __init__(self) -> None:
+        self._headers: dict[str, str] = {}
+        self._sdp: dict[str, str] = {}
+
+    def of(self, lines: list[str]) -> tuple[str, ...] | None:
+        """Lines of a message (start line, headers, an empty line, lines of the body) without what its features do not
+        depend on: `invite_shape` and `answer_shape` of both are the same, and many calls have one skeleton.
+
+        None where a line is folded.
+        """
+        end = lines.index("", 1)
+        found = [_start_skeleton(lines[0])]
+        _add(found, lines[1:end], self._headers, _header_skeleton)
+        found.append("")
+        body = lines[end + 1 :]
+        if body and body[0][:2] == "v=":
+            _add(found, body, self._sdp, _sdp_skeleton)
+        else:
+            found.append("x" if len(body) > 1 or "".join(body) else "")
+        return None if _FOLDED in found else tuple(found)
+
+
+def _add(found: list[str], lines: list[str], known: dict[str, str], make: Callable[[str], str]) -> None:
+    """Add what is made of lines, and remember it."""
+    if len(known) > _MOST_LINES:
+        known.clear()
+    for line in lines:
+        bone = known.get(line)
+        if bone is None:
+            bone = known[line] = make(line)
+        found.append(bone)
 
 
 def _start_skeleton(line: str) -> str:
+    if "\n" in line:
+        return _FOLDED
     if ";" not in line:
         return ""
     words = line.split(" ")
@@ -215,6 +238,8 @@ def _start_skeleton(line: str) -> str:
 
 
 def _header_skeleton(line: str) -> str:
+    if "\n" in line:
+        return _FOLDED
     name, _, value = line.partition(":")
     how = _DETAILS.get(name)
     if how is None:
@@ -241,12 +266,16 @@ def _header_skeleton(line: str) -> str:
 
 
 def _sdp_skeleton(line: str) -> str:
+    if "\n" in line:
+        return _FOLDED
     kind = line[:2]
     if kind == "a=":
         name, _, value = line[2:].partition(":")
         if name == "rtpmap":
             return line
         return f"a=crypto:1 {[*value.split(), '', ''][1]}" if name == "crypto" else f"a={name}"
+    if kind == "v=":
+        return kind
     if kind == "m=":
         parts = line[2:].split()
         return f"m={parts[0]} 0 {' '.join(parts[2:])}" if len(parts) > 3 else line
@@ -263,8 +292,8 @@ _DETAILS: Final = {
     "p-asserted-identity": "identity",
     "diversion": "diversion",
     # The names that messages are full of, as they are written.
-    **dict.fromkeys(("Via", "Call-ID", "CSeq", "Max-Forwards", "User-Agent", "Allow", "X-Twilio-CallSid"), "name"),
-    **dict.fromkeys(("Content-Length", "Content-Type", "Record-Route", "X-Twilio-AccountSid"), "name"),
+    **dict.fromkeys("Via Call-ID CSeq Max-Forwards User-Agent Allow Content-Type Content-Length".split(), "name"),
+    **dict.fromkeys(("X-Twilio-AccountSid", "X-Twilio-CallSid", "Record-Route"), "name"),
     **dict.fromkeys(("From", "To"), "user"),
     "Contact": "contact",
 }

@@ -49,6 +49,9 @@ def load_key(store: Path, *, make: bool = True) -> bytes:
 
 def number_of(uri: str) -> str:
     """The phone number that a URI names, or ""."""
+    start, _, rest = uri.partition("@")
+    if rest and start[:4] == "sip:" and start[5:].isalnum() and (start[4].isalnum() or start[4] == "+"):
+        return start[4:]
     try:
         parsed = parse_uri(uri)
     except SipError:

@@ -16,6 +16,7 @@ import orjson
 from proxy.audit.plain import timestamp
 from proxy.diagnosis.facts import AttemptFacts
 from proxy.storage.chunks import unpack
+from proxy.storage.names import SPAN_BITS, name_of_id, name_of_text, names_of_prefix
 from proxy.storage.numbers import hash_number, load_key
 from proxy.storage.schema import open_reader
 
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _NS: Final = 1_000_000_000
+_EVER: Final = (0, 2**62)
+"""All spans of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,17 @@ _CALL_NAMES: Final = tuple([field.name for field in fields(CallRow)])
 _CALL_SQL: Final = f"SELECT {', '.join(_CALL_NAMES)} FROM calls"  # noqa: S608 - names of our own
 _ATTEMPT_NAMES: Final = tuple([field.name for field in fields(AttemptRow)])
 _ATTEMPT_SQL: Final = f"SELECT {', '.join(_ATTEMPT_NAMES)} FROM attempts"  # noqa: S608
+_BY_NAME: Final = """
+    WITH RECURSIVE spans(span) AS (
+        SELECT min(span) FROM names WHERE span >= ?
+        UNION ALL
+        SELECT (SELECT min(span) FROM names WHERE span > spans.span) FROM spans WHERE spans.span IS NOT NULL
+    )
+    SELECT call FROM spans CROSS JOIN names ON names.span = spans.span
+    WHERE spans.span <= ? AND names.name BETWEEN ? AND ?
+"""
+"""The calls that a name, or one of a range of names, stands for."""
+
 _FACTS_SQL: Final = """
     SELECT c.id, c.key, a.number, a.hop, a.started_s, a.outcome, a.status, a.reason, a.cause, a.target, a.address,
         a.rules, a.rules_version, a.final_s, a.connection_age_s, c.source, c.user_agent, c.invite_bytes, c.tls, c.tags,
@@ -271,8 +285,9 @@ class StoreReader:
         """Calls by our id (its first letters do), a Call-ID of either leg, X-Twilio-CallSid, or a whole number."""
         found = self.calls(CallFilter(text=text), limit)
         if not found and len(text) >= 4:
-            sql = f"{_CALL_SQL} WHERE id >= ? AND id < ? ORDER BY key DESC LIMIT ?"
-            found = [_call(row) for row in self._db.execute(sql, (text, f"{text}\x7f", limit))]
+            sql = f"{_CALL_SQL} WHERE id >= ? AND id < ? AND key IN ({_BY_NAME}) ORDER BY key DESC LIMIT ?"
+            names = names_of_prefix(text)
+            found = [_call(row) for row in self._db.execute(sql, (text, f"{text}\x7f", *_EVER, *names, limit))]
         if not found and sum(char.isdigit() for char in text) >= 7:
             found = self.calls(CallFilter(number=text), limit)
         return found
@@ -329,14 +344,18 @@ class StoreReader:
         if wanted.rule is not None:
             name = wanted.rule.removeprefix("rule:")
             add("rule_hits IN (SELECT sets.id FROM sets, json_each(sets.items) AS name WHERE name.value = ?)", name)
+        spans = (
+            _EVER[0] if wanted.since is None else int(wanted.since * _NS) >> SPAN_BITS,
+            _EVER[1] if wanted.until is None else int(wanted.until * _NS) >> SPAN_BITS,
+        )
         if wanted.text is not None:
-            sql = "key IN (SELECT key FROM calls WHERE id = ? UNION SELECT key FROM calls WHERE call_id = ?"
-            sql += " UNION SELECT key FROM calls WHERE call_sid = ? UNION SELECT call FROM attempts WHERE call_id = ?)"
-            add(sql, *[wanted.text] * 4)
+            text, ours = name_of_text(wanted.text), name_of_id(wanted.text)
+            ours_sql = f"SELECT key FROM calls WHERE id = ? AND key IN ({_BY_NAME})"  # noqa: S608
+            sql = f"key IN (SELECT * FROM ({_BY_NAME}) UNION {ours_sql})"  # noqa: S608
+            add(sql, *spans, text, text, wanted.text, *spans, ours, ours)
         if wanted.number is not None:
             number = hash_number(self._key, wanted.number)
-            sql = "key IN (SELECT key FROM calls WHERE from_hash = ? UNION SELECT key FROM calls WHERE to_hash = ?)"
-            add(sql, number, number)
+            add(f"key IN ({_BY_NAME})", *spans, number, number)
         return where, values
 
     # Counts

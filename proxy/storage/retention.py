@@ -6,6 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.storage.names import SPAN_BITS
+
 __all__ = ["Retention", "trim"]
 
 _NS: Final = 1_000_000_000
@@ -60,6 +62,8 @@ def _remove(db: sqlite3.Connection, last: int) -> int:
         db.execute("DELETE FROM chunks WHERE call IN (SELECT key FROM calls WHERE key <= ?)", (last,))
         db.execute("DELETE FROM attempts WHERE call <= ?", (last,))
         count = db.execute("DELETE FROM calls WHERE key <= ?", (last,)).rowcount
+        # Those of the span that is not over yet go with the rest of it.
+        db.execute("DELETE FROM names WHERE span < ?", (last >> SPAN_BITS,))
         db.execute("DELETE FROM notes WHERE key <= ?", (last,))
         for kind in ("call", "attempt", "status", "rule", "setup"):
             db.execute("DELETE FROM minutes WHERE kind = ? AND minute < ?", (kind, last // _NS // 60))

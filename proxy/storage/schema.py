@@ -16,10 +16,12 @@ import orjson
 
 __all__ = ["ATTEMPT_COLUMNS", "CALL_COLUMNS", "SCHEMA_VERSION", "WrongVersion", "open_reader", "open_writer", "set_id"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = 0x54524B4C
 _BUSY_S: Final = 1.0
-_PAGE_BYTES: Final = 8192
+_PAGE_BYTES: Final = 4096
+_CHECKPOINT_PAGES: Final = 4000
+_CACHE_KIB: Final = 8192
 
 CALL_COLUMNS: Final = (
     ("key", "INTEGER PRIMARY KEY"),
@@ -29,8 +31,6 @@ CALL_COLUMNS: Final = (
     ("from_uri", "TEXT"),
     ("to_uri", "TEXT"),
     ("uri", "TEXT"),
-    ("from_hash", "INTEGER"),
-    ("to_hash", "INTEGER"),
     ("user_agent", "TEXT"),
     ("source", "TEXT"),
     ("trunk", "TEXT"),
@@ -99,20 +99,16 @@ def _table(name: str, columns: tuple[tuple[str, str], ...], rest: str = "") -> s
 
 _SCHEMA: Final = (
     _table("calls", CALL_COLUMNS),
-    "CREATE INDEX IF NOT EXISTS calls_id ON calls (id)",
-    "CREATE INDEX IF NOT EXISTS calls_call_id ON calls (call_id)",
-    "CREATE INDEX IF NOT EXISTS calls_call_sid ON calls (call_sid) WHERE call_sid IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS calls_from ON calls (from_hash) WHERE from_hash IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS calls_to ON calls (to_hash) WHERE to_hash IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS calls_outcome ON calls (outcome)",
     "CREATE INDEX IF NOT EXISTS calls_status ON calls (status)",
     "CREATE INDEX IF NOT EXISTS calls_cause ON calls (cause) WHERE cause IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS calls_tags ON calls (key) WHERE tags IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS calls_open ON calls (state) WHERE state IN ('trying', 'answered')",
     _table("attempts", ATTEMPT_COLUMNS, ", PRIMARY KEY (call, number, hop)") + " WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS attempts_call_id ON attempts (call_id)",
     "CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, call INTEGER NOT NULL, events BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS chunks_call ON chunks (call)",
+    "CREATE TABLE IF NOT EXISTS names (span INTEGER NOT NULL, name INTEGER NOT NULL, call INTEGER NOT NULL,"
+    " PRIMARY KEY (span, name, call)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS sets (id INTEGER PRIMARY KEY, items TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS notes (key INTEGER PRIMARY KEY, kind TEXT NOT NULL, fields TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS minutes (minute INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,"
@@ -121,7 +117,8 @@ _SCHEMA: Final = (
 )
 
 
-_TABLES: Final = ("calls", "attempts", "chunks", "sets", "notes", "meta")
+_OWNER: Final = ("application_id", "user_version")
+_TABLES: Final = ("calls", "attempts", "chunks", "names", "sets", "notes", "meta")
 
 
 class WrongVersion(Exception):
@@ -138,7 +135,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    # For the thread that opens it alone: any other one would have to wait for the disk.
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         _prepare(connection, path)
     except BaseException:
@@ -152,8 +150,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = run("PRAGMA user_version").fetchone()[0]
     owner = run("PRAGMA application_id").fetchone()[0]
     tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if tables and (owner != _APPLICATION_ID or version != SCHEMA_VERSION):
-        raise WrongVersion(f"{path} is not a call store of version {SCHEMA_VERSION}")
+    if tables:
+        _check(path, owner, version)
     if not tables:
         run(f"PRAGMA page_size={_PAGE_BYTES}")
         run("PRAGMA auto_vacuum=INCREMENTAL")
@@ -165,6 +163,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # In WAL mode NORMAL can lose the last moments at a power cut, and never damages the file.
     run("PRAGMA synchronous=NORMAL")
     run("PRAGMA journal_size_limit=16777216")
+    # Pages that every transaction writes to are copied back seldom.
+    run(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+    run(f"PRAGMA cache_size=-{_CACHE_KIB}")
     if not tables:
         run("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
@@ -174,6 +175,18 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         run("COMMIT")
 
 
+def _check(path: Path, owner: int, version: int) -> None:
+    """Raise WrongVersion where a file is not ours to use."""
+    if owner != _APPLICATION_ID:
+        raise WrongVersion(f"{path} is not a call store")
+    if version != SCHEMA_VERSION:
+        age = "an older" if version < SCHEMA_VERSION else "a newer"
+        raise WrongVersion(
+            f"{path} was written by {age} version of Trunkline (store version {version}, this one reads "
+            f"{SCHEMA_VERSION}): move it away, or set another store.path"
+        )
+
+
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading alone. Raises OSError where it is not there, sqlite3.Error, or WrongVersion."""
     if not path.is_file():
@@ -181,8 +194,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
-            raise WrongVersion(f"{path} is not a call store of version {SCHEMA_VERSION}")
+        owner, version = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _OWNER]
+        _check(path, owner, version)
     except BaseException:
         connection.close()
         raise

@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.audit.phone import mask_free_numbers, mask_number
-from proxy.audit.redact import HIDDEN, Redaction, Redactor, mask_line, mask_text
+from proxy.audit.redact import HIDDEN, Redaction, Redactor, _mask_any, _mask_one_uri, mask_line, mask_text
 
 BOTH = Redaction()
 SECRETS_ONLY = Redaction(mask_numbers=False)
@@ -316,6 +316,18 @@ def test_any_mixture_is_masked_once_and_for_all(text: str) -> None:
     assert mask_text(masked, BOTH) == masked
     assert masked.count("\n") == text.count("\n")
     assert sum(map(str.isdigit, masked)) <= sum(map(str.isdigit, text))
+
+
+@pytest.mark.parametrize("settings", [BOTH, NUMBERS_ONLY, SECRETS_ONLY])
+@given(PIECES)
+@example("<sip:+15550100002@h>;tag=+15550100002")
+@example("sip:a;sip:+15550100002@h")
+@example("SIP:b@h sip:15550100002@h")
+@example("<sip:user15550100002@h>")
+def test_the_short_way_of_most_addresses_masks_as_the_long_one(settings: Redaction, text: str) -> None:
+    short = _mask_one_uri(text, settings)
+    assert short is None or short == _mask_any(text, settings)
+    assert _mask_one_uri("<sip:+15550100002@h>;tag=x", settings) is not None
 
 
 @given(

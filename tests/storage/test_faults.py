@@ -102,7 +102,7 @@ def test_locked(tape: Tape, tmp_path: Path, log: list[Mapping[str, Any]]) -> Non
     sink = make(path)
     began = time.perf_counter()
     emit(sink, tape.events)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < LIMIT_S / 2
     until(lambda: bool(said(log, "store-failed")), "a lock is told")
     assert "locked" in said(log, "store-failed")[0]["reason"]
     assert sink.state().waiting == len(tape.events)
@@ -259,7 +259,7 @@ def test_disk_full(tape: Tape, tmp_path: Path, small_disk: Path | None, log: lis
     began = time.perf_counter()
     for _ in range(3):
         emit(sink, tape.events)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < LIMIT_S / 2
     until(lambda: bool(said(log, "store-failed")), "it is told")
     line = said(log, "store-failed")[0]
     assert "full" in line["reason"] + line["advice"]
@@ -280,11 +280,12 @@ def test_beyond_the_queue_events_are_dropped_and_counted(tape: Tape, tmp_path: P
     other.execute("BEGIN IMMEDIATE")
     sink = make(path, max_queue_bytes=200_000)
     emit(sink, tape.events)
-    dropped = sink.state().dropped
-    assert 0 < dropped < len(tape.events)
+    assert sink.state().dropped > 0
     other.execute("ROLLBACK")
     other.close()
     assert sink.flush(LIMIT_S)
+    dropped = sink.state().dropped
+    assert 0 < dropped < len(tape.events)
     until(lambda: sink.flush(LIMIT_S) and dropped_in(path) == dropped, "the store knows what it lacks")
     sink.close()
     with StoreReader(path) as reader:
@@ -339,7 +340,7 @@ def test_calls_are_the_same_whatever_the_store_does(how: str, tmp_path: Path, ru
     Rehearsal(options, rules, "twilio-openai", [plain]).run()
     ends = [(event.call, event.fields["outcome"], event.fields["setup_s"]) for event in plain.of("call-end")]
     assert broken.events == ends
-    assert broken.worst_s < 0.02
+    assert broken.worst_s < 0.5
     broken.close()
     if lock is not None:
         lock.close()
@@ -355,9 +356,9 @@ def test_a_store_that_hangs_holds_up_nobody(tape: Tape, tmp_path: Path, log: lis
     sink = StoreSink(StoreSettings(tmp_path / "calls.db"), wall_offset=WALL_OFFSET, open_store=hang)
     began = time.perf_counter()
     emit(sink, tape.events)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < LIMIT_S / 2
     began = time.perf_counter()
     sink.close()
-    assert time.perf_counter() - began < 4.0
+    assert time.perf_counter() - began < LIMIT_S / 2
     assert said(log, "store-failed")[0]["waiting"] == len(tape.events)
     release.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from proxy.audit.records import Event
 from proxy.rehearsal import START, WALL_OFFSET
 from proxy.sip.flow import Flow
-from proxy.storage.chunks import pack, unpack
+from proxy.storage.chunks import Packer, unpack
 from proxy.storage.numbers import hash_number, load_key, number_of
 from proxy.storage.paths import default_store
 from proxy.storage.queries import CallFilter, StoreReader
@@ -77,7 +78,7 @@ def test_the_sink_trims_by_itself(tape: Tape, tmp_path: Path) -> None:
     for event in tape.events:
         sink.emit(event)
     assert sink.flush()
-    sink._last_trim = 0.0
+    sink._writer._last_trim = 0.0
     sink.emit(Event("target-up", START + 10_000, "", "", 0, {"target": "openai", "why": "ping"}))
     assert sink.flush()
     sink.close()
@@ -102,6 +103,24 @@ def test_a_call_in_progress_is_seen(tape: Tape, tmp_path: Path) -> None:
         call = reader.calls()[0]
         assert (call.state, call.outcome) == ("ended", "answered")
         assert [event["event"] for event in reader.timeline(call.key)] == [event.kind for event in events]
+
+
+async def test_a_call_in_progress_is_seen_soon_while_an_event_loop_runs(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    flow = Flow("udp", ("127.0.0.1", 5060), ("127.0.0.1", 5080), "127.0.0.1:5060")
+    sink = StoreSink(StoreSettings(path))
+    kinds = ["call-start", *["note"] * 200]
+    for kind in kinds:
+        sink.emit(Event(kind, time.monotonic(), "one", "a", 0, {"flow": flow, "from": "sip:a@b"}))
+    began = time.monotonic()
+    while sink.state().written < len(kinds):
+        assert time.monotonic() - began < 20, sink.state()
+        await asyncio.sleep(0.05)
+    with StoreReader(path) as reader:
+        (call,) = reader.calls()
+        assert call.state == "trying"
+        assert [event["event"] for event in reader.timeline(call.key)] == kinds
+    sink.close()
 
 
 def test_calls_of_a_process_that_is_gone_are_lost(tmp_path: Path) -> None:
@@ -222,12 +241,16 @@ def test_numbers_in_any_notation_have_one_hash(tmp_path: Path) -> None:
 
 
 def test_packed_events() -> None:
-    events = [{"at": 0.5, "event": "message", "message": "a\udc80b", "changes": [["rule:x/y", "sdp", 3, None, "a=b"]]}]
-    found = unpack(pack(events))
-    assert found[0]["message"] == "a\\x80b"
-    assert found[0]["changes"] == [{"step": "rule:x/y", "part": "sdp", "index": 3, "before": None, "after": "a=b"}]
-    with pytest.raises(ValueError, match="damaged"):
-        unpack(b"\xff\xff\xff")
+    events = [[500_000, "a", 1, 1, 0, 1, [2, 3, 3], [[4], [2], [3], [-1], [5]]], [600_000, "", 0, "x", {"big": 2**70}]]
+    texts = ["udp:192.0.2.1:5060", "192.0.2.2:5060", "a\udc80b", "", "rule:x/y", "a=b"]
+    message, other = unpack(Packer().pack(events, texts))
+    assert message["message"] == "a\\x80b\r\n\r\n"
+    assert message["changes"] == [{"step": "rule:x/y", "part": "sdp", "index": 3, "before": None, "after": "a=b"}]
+    assert (message["at"], message["direction"], message["local"]) == (0.5, "out", "192.0.2.2:5060")
+    assert other == {"at": 0.6, "event": "x", "big": str(2**70)}
+    for damaged in (b"\xff\xff\xff", Packer().pack([[1]], []), Packer().pack([[1, "", 0, 1, 7, 7, [9]]], ["a"])):
+        with pytest.raises(ValueError, match="damaged"):
+            unpack(damaged)
 
 
 def test_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
