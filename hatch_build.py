@@ -1,8 +1,9 @@
 """Compiles the pure core with mypyc into the wheel, when TRUNKLINE_COMPILE=1 asks for it.
 
 The source stays the same and works without it: the core (`sip`, `sdp`, `transaction`, `dialog`, `b2bua`, what runs per
-message of `rewrite`, and `audit.records`) does no I/O and has full types, which is what mypyc wants; so have masking and
-what makes rows of events for the call store.
+message of `rewrite`, and `audit.records`) does no I/O and has full types, which is what mypyc wants; so have masking
+and what makes rows of events for the call store.
+
 `python hatch_build.py` compiles it in place, `python hatch_build.py clean` removes the result.
 """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.callpath import RULES, Driver
 from proxy.audit.records import Event
 from proxy.audit.redact import Redaction, Redactor
-from proxy.b2bua.effects import Effect, Record
+from proxy.b2bua.effects import Effect
 from proxy.b2bua.stack import Stack
 from proxy.diagnosis.report import diagnose
 from proxy.rehearsal import WALL_OFFSET, Causes, Rehearsal, RehearsalOptions
@@ -82,7 +82,7 @@ class _Various(Driver):
 
         def taken() -> list[Effect]:
             effects = take()
-            records.extend([effect.event for effect in effects if isinstance(effect, Record)])
+            records.extend([effect for effect in effects if isinstance(effect, Event)])
             return effects
 
         self.stack = _Taking(self.stack, taken)  # type: ignore[assignment]

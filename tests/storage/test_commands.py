@@ -101,7 +101,7 @@ def test_no_store_an_empty_one_and_those_of_others(words: str, tmp_path: Path) -
     text.write_text("no database at all\n" * 100)
     for path, says in (
         (missing, "there is no call store at "),
-        (other, "call store"),
+        (other, f"written by a newer version of Trunkline (store version {SCHEMA_VERSION + 1}"),
         (text, "can't be read: file is"),
     ):
         result = run(*words.split(), store=path)

@@ -278,7 +278,7 @@ def test_beyond_the_queue_events_are_dropped_and_counted(tape: Tape, tmp_path: P
     open_writer(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    sink = make(path, max_queue_bytes=200_000)
+    sink = make(path, max_queue_bytes=20_000)
     emit(sink, tape.events)
     assert sink.state().dropped > 0
     other.execute("ROLLBACK")
