@@ -72,16 +72,15 @@ class JsonLinesSink:
         wall_offset: float | None = None,
     ) -> None:
         self._writer = writer
-        self._all = LEVELS[level] <= LEVELS["debug"]
-        self._kinds = _INFO if LEVELS[level] <= LEVELS["info"] else frozenset[str]()
+        self.set_level(level)
         self._redactor = Redactor(redaction or Redaction())
-
         self._clock = _WallClock(wall_offset)
         self._flood = _Flood()
 
     def set_level(self, level: str) -> None:
-        """Write what another level asks for."""
-        self._level = LEVELS[level]
+        """Write what a level asks for, from now on."""
+        self._all = LEVELS[level] <= LEVELS["debug"]
+        self._kinds = _INFO if LEVELS[level] <= LEVELS["info"] else frozenset[str]()
 
     def emit(self, event: Event) -> None:
         """Write one event, if the level asks for it."""

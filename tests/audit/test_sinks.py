@@ -113,6 +113,22 @@ def test_level_decides_what_is_written(level: str, kinds: list[str]) -> None:
     assert [line["event"] for line in written([event(kind) for kind in every], level)] == kinds
 
 
+def test_another_level_is_taken_up_while_running() -> None:
+    stream = io.BytesIO()
+    sink = JsonLinesSink(LineWriter(stream), "warning")
+    for level in ("info", "debug", "warning"):
+        sink.set_level(level)
+        for kind in ("call-end", "message"):
+            sink.emit(event(kind, level=level))
+    sink.close()
+    lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["level_"], line["event"]) for line in lines] == [
+        ("info", "call-end"),
+        ("debug", "call-end"),
+        ("debug", "message"),
+    ]
+
+
 def test_flood_is_cut_at_info_only_and_counted() -> None:
     flood = [event("dropped", 10.0 + number / 1000) for number in range(50)]
     later = [event("dropped", 11.0), event("refused", 11.0)]
