@@ -36,7 +36,7 @@ from proxy.transport.resolver import Resolver, numeric_hop
 from proxy.transport.stream import StreamSettings
 from proxy.transport.tls import TlsSettings
 from proxy.transport.watch import FileWatch
-from proxy.workers import Exchange, new_id, worker_id
+from proxy.workers import Exchange, IdMaker
 
 __all__ = ["Runtime", "StackFactory", "StackLike"]
 
@@ -167,7 +167,7 @@ class Runtime:
         needed: Callable[[], bool] = lambda: False,
         parent: int | None = None,
     ) -> None:
-        make_id = new_id if exchange is None else worker_id(exchange.number)
+        make_id = IdMaker(None if exchange is None else exchange.number)
         self.stack: StackLike = (make_stack or Stack)(config, make_id, random.SystemRandom().random)
         self.transports = Transports(
             self,

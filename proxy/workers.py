@@ -29,11 +29,12 @@ from proxy.sip.flow import Flow
 from proxy.sip.message import Response
 from proxy.sip.parser import MalformedMessage, parse_message
 
-__all__ = ["MAX_WORKERS", "Exchange", "Lines", "Mesh", "new_id", "owner_of", "worker_id"]
+__all__ = ["MAX_WORKERS", "Exchange", "IdMaker", "Lines", "Mesh", "owner_of"]
 
 MAX_WORKERS: Final = 16
 _DIGITS: Final = "0123456789abcdef"
 _RANDOM_BYTES: Final = 10
+_IDS_AT_ONCE: Final = 256
 _ID_LENGTH: Final = 1 + 2 * _RANDOM_BYTES
 _COOKIE: Final = "z9hG4bK"
 _HEAD: Final = struct.Struct("!cH")
@@ -53,15 +54,28 @@ _DATAGRAM, _MESSAGE, _WRITE, _CLOSE, _GONE = b"D", b"M", b"W", b"C", b"G"
 _log = structlog.get_logger(__name__)
 
 
-def new_id() -> str:
-    """80 random bits in hexadecimal."""
-    return os.urandom(_RANDOM_BYTES).hex()
+class IdMaker:
+    """Makes identifiers: the number of a worker as one digit, if it has one, and 80 random bits in hexadecimal.
 
+    Random bits come from the system for many identifiers at a time. Not to be shared by processes.
+    """
 
-def worker_id(number: int) -> Callable[[], str]:
-    """What makes identifiers of a worker: its number as one digit, and 80 random bits."""
-    digit = _DIGITS[number]
-    return lambda: digit + os.urandom(_RANDOM_BYTES).hex()
+    __slots__ = ("_at", "_bits", "_digit")
+
+    def __init__(self, worker: int | None = None) -> None:
+        self._digit = "" if worker is None else _DIGITS[worker]
+        self._bits = ""
+        self._at = 0
+
+    def __call__(self) -> str:
+        """A new identifier."""
+        at = self._at
+        end = at + _RANDOM_BYTES * 2
+        if end > len(self._bits):
+            self._bits = os.urandom(_RANDOM_BYTES * _IDS_AT_ONCE).hex()
+            at, end = 0, _RANDOM_BYTES * 2
+        self._at = end
+        return self._digit + self._bits[at:end]
 
 
 def owner_of(data: bytes, workers: int) -> int | None:

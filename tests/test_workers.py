@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.sip.flow import Flow
-from proxy.workers import Exchange, Mesh, _parsed_owner, home_of, owner_of, worker_id
+from proxy.workers import Exchange, IdMaker, Mesh, _parsed_owner, home_of, owner_of
 from tests.sip.strategies import damaged, messages
 
 RESPONSE = (
@@ -65,12 +65,12 @@ async def settle() -> None:
 
 def of(number: int) -> bytes:
     """A request of a worker."""
-    return REQUEST.format(mark="x", tag=f";tag={worker_id(number)()}").encode()
+    return REQUEST.format(mark="x", tag=f";tag={IdMaker(number)()}").encode()
 
 
 @pytest.mark.parametrize("number", [0, 3, 15])
 def test_our_marks_say_whose_a_message_is(number: int) -> None:
-    mark = worker_id(number)()
+    mark = IdMaker(number)()
     assert owner_of(RESPONSE.format(branch=f"z9hG4bK{mark}").encode(), 16) == number
     assert owner_of(REQUEST.format(mark="x", tag=f";tag={mark}").encode(), 16) == number
     assert owner_of(REQUEST.format(mark="x", tag=f";tag={mark}").encode(), number) is None
@@ -83,7 +83,7 @@ def test_our_marks_say_whose_a_message_is(number: int) -> None:
         b"\r\n\r\n",
         b"nonsense",
         b"BYE sip:a@b SIP/2.0\r\n\r\n",
-        REQUEST.format(mark=worker_id(1)(), tag="").encode(),
+        REQUEST.format(mark=IdMaker(1)(), tag="").encode(),
         REQUEST.format(mark="x", tag=";tag=1234").encode(),
         REQUEST.format(mark="x", tag=";tag=z" + 20 * "0").encode(),
         RESPONSE.format(branch="").encode(),
@@ -94,7 +94,7 @@ def test_what_has_no_mark_of_ours_may_be_anybodys(data: bytes) -> None:
     assert owner_of(data, 16) is None
 
 
-MARKS = st.sampled_from(["", "1234", *[worker_id(number)() for number in (0, 3, 15)]])
+MARKS = st.sampled_from(["", "1234", *[IdMaker(number)() for number in (0, 3, 15)]])
 BRANCHES = st.builds("{}{}".format, st.sampled_from(["z9hG4bK", "", "Z9HG4BK"]), MARKS)
 LINES = st.lists(
     st.one_of(

@@ -29,6 +29,7 @@ _BACKLOG: Final = 1024
 _STOP_S: Final = 1.0
 _ACCEPT_PAUSE_S: Final = 0.1
 _LOG_INTERVAL_S: Final = 10.0
+_MAX_KNOWN: Final = 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -82,6 +83,8 @@ class Transports:
         self._shared = shared
         self._by_address: dict[str, int] = {}
         self._udp: list[UdpSocket] = []
+        # The socket that reaches an address; sockets are only ever added at the end.
+        self._udp_of: dict[str, UdpSocket] = {}
         self._servers: list[asyncio.Server] = []
         self._server_tls: ssl.SSLContext | None = None
         self._client_tls: ssl.SSLContext | None = None
@@ -176,6 +179,10 @@ class Transports:
         if hop.transport != "udp":
             self._pool.open(hop, done)
             return
+        known = self._udp_of.get(hop.host)
+        if known is not None:
+            self._udp_flow(known, hop, done)
+            return
         try:
             address = ipaddress.ip_address(hop.host)
         except ValueError:
@@ -183,6 +190,9 @@ class Transports:
             return
         for sock in self._udp:
             if _reaches(sock, address):
+                if len(self._udp_of) >= _MAX_KNOWN:
+                    self._udp_of.clear()
+                self._udp_of[hop.host] = sock
                 self._udp_flow(sock, hop, done)
                 return
         # Without a fitting listener: one socket for all of its family on any free port. Who asks meanwhile, waits.
@@ -300,6 +310,7 @@ class Transports:
         )
         for server in self._servers:
             await server.wait_closed()
+        self._udp_of = {}
         self._udp, self._servers, self._accepting, self.listeners = [], [], [], ()
 
     def accepted(self, listener: Listener, advertised: str, raw: asyncio.Transport) -> None:

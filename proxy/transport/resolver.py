@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from proxy.sip.flow import Hop
@@ -23,14 +24,24 @@ _MAX_HOPS: Final = 16
 
 def numeric_hop(uri: Uri) -> Hop | None:
     """The hop of a URI whose host (or `maddr`) is an IP address, which needs no look-up; else None."""
-    host = uri.param("maddr") or uri.host
+    address = _literal(uri.param("maddr") or uri.host)
+    if address is None:
+        return None
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
         transport = _transport(uri)
-    except (ValueError, ResolveError):
+    except ResolveError:
         return None
     transport = transport or _default_transport(uri)
-    return _hop(uri, transport, str(address), uri.port or _DEFAULT_PORT[transport])
+    return _hop(uri, transport, address, uri.port or _DEFAULT_PORT[transport])
+
+
+@lru_cache(maxsize=1024)
+def _literal(host: str) -> str | None:
+    """An IP address in its canonical form; None for a name."""
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return None
 
 
 class Resolver:

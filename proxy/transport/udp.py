@@ -26,6 +26,7 @@ _SHORTEST_MESSAGE_BYTES: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 _IP_MTU_DISCOVER: Final = 10
 _LOG_INTERVAL_S: Final = 60.0
+_MAX_NUMERIC: Final = 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class UdpSocket(asyncio.DatagramProtocol):
         "_large",
         "_loop",
         "_noted",
+        "_numeric",
         "_old",
         "_receive",
         "_transport",
@@ -86,6 +88,7 @@ class UdpSocket(asyncio.DatagramProtocol):
         self._half = max(1, max_flows // 2)
         self._young: dict[Any, Flow] = {}
         self._old: dict[Any, Flow] = {}
+        self._numeric: dict[tuple[str, int], Any] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._idle_s = idle_s
@@ -111,9 +114,15 @@ class UdpSocket(asyncio.DatagramProtocol):
 
     def flow_to(self, host: str, port: int) -> Flow:
         """The flow to a peer. Raises OSError when `host` is no IP address of the socket's family."""
-        # Only this gives an address exactly as the socket reports it, scope of a link-local one included.
-        found = socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
-        return self._find(found[0][4])
+        addr = self._numeric.get((host, port))
+        if addr is None:
+            # Only this gives an address exactly as the socket reports it, scope of a link-local one included.
+            found = socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+            addr = found[0][4]
+            if len(self._numeric) >= _MAX_NUMERIC:
+                self._numeric.clear()
+            self._numeric[host, port] = addr
+        return self._find(addr)
 
     def _find(self, addr: Any) -> Flow:
         """The flow of an address as the socket gives it, from the two generations of remembered ones, or a new one."""
