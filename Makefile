@@ -57,8 +57,7 @@ pytest: dev ## Tests alone; arguments by PYTEST_ARGS
 
 .PHONY: fuzz
 fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and corpus in FUZZ_DIR
-	@for target in parser sdp rules rule-file stack; do \
-	    echo "== $$target"; $(BIN)/python -m tests.fuzz.run $$target $(FUZZ_S) $(FUZZ_DIR)/$$target || exit 1; done
+	$(BIN)/python -m tests.fuzz.run parser,sdp,rules,rule-file,stack $(FUZZ_S) $(FUZZ_DIR)
 
 .PHONY: soak
 soak: dev ## SOAK_S seconds of good and bad traffic; prints memory and table sizes over time

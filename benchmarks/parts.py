@@ -14,6 +14,7 @@ __all__ = ["parts_of", "start_profile"]
 
 _SAMPLES_PER_S = 100
 _LOOP = "event loop"
+_WAITS = ("PyThread_acquire_lock", "pthread_cond_", "take_gil", "sem_", "epoll_")
 _ROOMS = {
     "sip": "sip: messages, parser",
     "sdp": "sdp",
@@ -41,12 +42,15 @@ def start_profile(pid: int, seconds: float, native: bool, out: Path) -> subproce
 def parts_of(samples: str) -> dict[str, float]:
     """The share of each part: a sample belongs to the innermost function of ours on its stack.
 
-    `samples` is py-spy's raw format: a line for each stack, its frames from the outermost inwards, and a count.
+    `samples` is py-spy's raw format: a line for each stack, its frames from the outermost inwards, and a count. Threads
+    that wait cost nothing; with compiled code py-spy does not tell them from others by itself.
     """
     counts: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
-        counts[_part(stack.split(";"))] += int(count)
+        frames = stack.split(";")
+        if not any(frame.startswith(_WAITS) for frame in frames):
+            counts[_part(frames)] += int(count)
     total = sum(counts.values())
     return {part: round(count / total, 4) for part, count in counts.most_common()}
 

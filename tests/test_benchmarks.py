@@ -129,6 +129,7 @@ def test_samples_belong_to_the_innermost_part() -> None:
             "main (proxy/cli.py:1);run (uvloop/__init__.py:92) 1",
             "run (uvloop/__init__.py:92);CPyDef_stack___Stack___receive (a.so);CPyDef_codecs___read (a.so) 2",
             "proxy/__main__.py (x);receive (proxy/runtime.py:9) 1",
+            "_run (proxy/audit/writer.py:118);get (queue.c:1);PyThread_acquire_lock_timed (a.so);0x7f (libc.so.6) 90",
         )
     )
     assert parts_of(samples) == {

@@ -54,6 +54,7 @@ class Call:
     __deletable__ = ("invite", "leg_a")
     __slots__ = (
         "_expires_s",
+        "_facts",
         "_limit_timer",
         "_outcomes",
         "_prober",
@@ -118,6 +119,7 @@ class Call:
         self._limit_timer: Timer | None = None
         self._prober: Prober | None = None
         self._outcomes: list[dict[str, object]] = []
+        self._facts = _facts(tx, trunk)
         tx.user = self
         core.calls[self.id] = self
 
@@ -130,7 +132,7 @@ class Call:
 
     def start(self, now: float) -> None:
         """Answer 100 at once and begin the first attempt."""
-        self.core.record("call-start", now, self.id, self._facts(), "a")
+        self.core.record("call-start", now, self.id, self._facts, "a")
         self.core.record_message(now, self.id, "a", "in", self.leg_a.flow, self.original)
         refusal = self._decide()
         if refusal is not None and refusal.silent:
@@ -156,19 +158,6 @@ class Call:
             except RuleReject as reject:
                 return reject
         return None
-
-    def _facts(self) -> dict[str, object]:
-        request = self.original
-        return {
-            "flow": self.invite.tx.flow,
-            "trunk": self.trunk,
-            "call_id": request.call_id,
-            "from": request.from_.uri_text,
-            "to": request.to.uri_text,
-            "uri": request.uri,
-            "twilio_call_sid": request.get("x-twilio-callsid"),
-            "user_agent": request.get("user-agent"),
-        }
 
     def _begin_attempt(self, plan: AttemptPlan, now: float) -> None:
         config = self.core.config
@@ -245,6 +234,10 @@ class Call:
         leg_b.keeper.start(answered_terms(response, attempt.session_expires_s), now)
         self.invite.accept(draft, branch, now)
         self.core.record("call-answered", now, self.id, {"setup_s": round(now - self.started, 6)}, "a", attempt.number)
+        # All of it would lie there for as long as people talk.
+        exchange.settle()
+        self.original.condense()
+        attempt.request.condense()
 
     def on_attempt_failed(self, attempt: Attempt, outcome: Outcome, response: Response | None, now: float) -> None:
         """An attempt failed: try again, or tell the caller."""
@@ -469,7 +462,7 @@ class Call:
             self.leg_a.close()
         self.core.calls.pop(self.id, None)
         self.core.bury(self, now)
-        fields = self._facts()
+        fields = dict(self._facts)
         fields.update(
             outcome="answered" if answered else "cancelled" if status == 487 else "failed",
             status=200 if answered else status,
@@ -483,6 +476,21 @@ class Call:
             tags=self.tags,
         )
         self.core.record("call-end", now, self.id, fields, "", self.attempt_number)
+
+
+def _facts(tx: ServerTransaction, trunk: str) -> dict[str, object]:
+    """What the records say of a call at its start, and again at its end."""
+    request = tx.request
+    return {
+        "flow": tx.flow,
+        "trunk": trunk,
+        "call_id": request.call_id,
+        "from": request.from_.uri_text,
+        "to": request.to.uri_text,
+        "uri": request.uri,
+        "twilio_call_sid": request.get("x-twilio-callsid"),
+        "user_agent": request.get("user-agent"),
+    }
 
 
 def _limit_s(policy: RetryPolicy, attempt: int, elapsed_s: float) -> float:

@@ -45,3 +45,9 @@ class Exchange:
             # There may be a second answer, but hardly ever: only the bytes, which the message has too, are kept for it.
             original, self._original = self._original, None
             draft.map_answer(self._sent, original or Session.parse(self._original_body))
+
+    def settle(self) -> None:
+        """Let go of the descriptions once the answer has crossed, and no other one can come."""
+        if self.answered:
+            self._original_body = b""
+            self._original = self._sent = None

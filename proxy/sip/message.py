@@ -410,6 +410,16 @@ class Message:
         value = self.get("content-type")
         return "" if value is None else value.partition(";")[0].strip().lower()
 
+    def condense(self) -> None:
+        """Let go of all that can be made of the lines again, for who keeps a message that will hardly be read."""
+        headers = self._headers
+        if headers is not None:
+            self._lines = [item.line for item in headers]
+            self._headers = None
+        self._keys = self._first = self._repeated = None
+        self._via = self._cseq = self._call_id = None
+        self._from = self._to = self._contact = None
+
     def head_lines(self) -> list[str]:
         """The start line and the lines of the header fields, folds inside; a list of the caller's own."""
         lines = [self.start_line]

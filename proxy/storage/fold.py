@@ -30,6 +30,7 @@ _MAX_CALLS: Final = 100_000
 _MAX_GONE: Final = 20_000
 _NOTES: Final = frozenset(("refused", "limit-reached", "target-up", "target-down"))
 _NOTES_PER_S: Final = 20
+_MAX_HITS: Final = 4096
 _ROW_BYTES: Final = 1024
 _SETUP_STEPS: Final = (0.5, 1, 2, 4, 8, 16, 32)
 
@@ -62,7 +63,7 @@ class _Call:
         self.timeline: Timeline | None = None
         self.attempts: list[AttemptRecord] = []
         self.touched: list[AttemptRecord] = []
-        self.hits: set[str] = set()
+        self.hits: tuple[str, ...] = ()
         self.names: list[int] = []
         self.verdict: Verdict | None = None
 
@@ -101,6 +102,7 @@ class Fold:
         self._tapped = tapped
         self._packer = Packer()
         self._sets = Sets(redactor)
+        self._hits: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._calls: dict[str, _Call] = {}
         self._holding: deque[tuple[float, _Call]] = deque()
         self._lingering: deque[tuple[float, str]] = deque()
@@ -249,8 +251,12 @@ class Fold:
         """Note the rules that changed something."""
         hits = timeline.rules()
         if hits:
-            call.hits.update(hits)
-            call.row.rule_hits = self._sets.of(tuple(sorted(call.hits)))
+            # Calls of one kind share it: it is kept for as long as the call goes on.
+            merged = tuple(sorted({*call.hits, *hits}))
+            call.hits = self._hits.setdefault(merged, merged)
+            call.row.rule_hits = self._sets.of(call.hits)
+            if len(self._hits) > _MAX_HITS:
+                self._hits.clear()
 
     # What becomes of rows
 

@@ -21,7 +21,7 @@ _APPLICATION_ID: Final = 0x54524B4C
 _BUSY_S: Final = 1.0
 _PAGE_BYTES: Final = 4096
 _CHECKPOINT_PAGES: Final = 4000
-_CACHE_KIB: Final = 8192
+_CACHE_KIB: Final = 4096
 
 CALL_COLUMNS: Final = (
     ("key", "INTEGER PRIMARY KEY"),

@@ -24,8 +24,8 @@ __all__ = ["StoreSettings", "StoreSink", "StoreState"]
 _BATCH_S: Final = 0.5
 _WAIT_S: Final = 0.05
 _CLOSE_S: Final = 2.0
-_EVENTS_A_TURN: Final = 64
-_CALLS_A_TURN: Final = 8
+_EVENTS_A_TURN: Final = 16
+_CALLS_A_TURN: Final = 2
 _EVENT_BYTES: Final = 2048
 _UNUSED: Final = frozenset(("dropped",))
 

@@ -18,7 +18,7 @@ from proxy.sip.headers import (
     split_first,
     split_values,
 )
-from proxy.sip.message import Header, Request, Response, canonical_key, header, read_header
+from proxy.sip.message import Header, Message, Request, Response, canonical_key, header, read_header
 from proxy.sip.parser import (
     MalformedMessage,
     StreamFramer,
@@ -335,3 +335,27 @@ def test_any_text_parses_or_raises_the_one_error(parse: object, text: str) -> No
         return
     if isinstance(found, NameAddr | Via):
         assert str(parse(str(found))) == str(found)
+
+
+@given(
+    messages(), st.lists(st.sampled_from(["via", "from_", "to", "cseq", "call_id", "contact", "headers"]), max_size=3)
+)
+def test_a_condensed_message_is_the_same(data: bytes, read_before: list[str]) -> None:
+    def reading(message: Message, name: str) -> str:
+        try:
+            return str(getattr(message, name))
+        except SipError as error:
+            return repr(error.reason)
+
+    try:
+        message, other = parse_message(data), parse_message(data)
+    except (MalformedMessage, SipError):
+        return
+    for name in read_before:
+        reading(message, name)
+    message.condense()
+    assert message.serialize() == other.serialize()
+    for name in ("via", "from_", "to", "cseq", "call_id", "contact", "content_type"):
+        assert reading(message, name) == reading(other, name)
+    assert [(item.key, item.line) for item in message.headers] == [(item.key, item.line) for item in other.headers]
+    assert (message.keys(), message.repeated()) == (other.keys(), other.repeated())
