@@ -10,7 +10,7 @@ from proxy.b2bua.leg import Leg
 from proxy.b2bua.mapping import map_message
 from proxy.b2bua.reliable import Owed, ReliableSender
 from proxy.b2bua.way_back import WayBack
-from proxy.dialog.session_timer import accept_terms, has_option
+from proxy.dialog.session_timer import SessionTerms, accept_terms, has_option
 from proxy.rewrite.draft import Draft
 from proxy.sip.flow import Flow
 from proxy.sip.message import Header, Response, header
@@ -88,8 +88,8 @@ class CallerInvite:
 
         `branch`: who sent it, as in `may_hear`.
         """
-        config, leg, tx = self._core.config, self._leg, self.tx
-        terms, lines = accept_terms(tx.request, config.min_se_s, config.session_expires_s)
+        config, leg = self._core.config, self._leg
+        terms, lines = accept_terms(self.tx.request, config.min_se_s, config.session_expires_s)
         if self._heard not in (None, branch):
             # The caller has another answer in this dialog already; this one comes from another fork.
             leg.take_tag(self._core.new_id())
@@ -97,24 +97,24 @@ class CallerInvite:
         leg.local_sdp = response.body
         waits = self._sender is not None and self._sender.is_waiting
 
-        def deliver(now: float, waited: bool) -> None:
-            self._record(response, draft, waited, now)
-            leg.answer(tx, response, now, self._way)
-            if leg.flow.closed:
-                leg.move(tx.flow)
-            leg.keeper.start(terms, now)
-
-        def late(now: float) -> None:
-            deliver(now, True)
-
-        def send(now: float) -> None:
-            if self._way.is_open(late, now):
-                deliver(now, waits)
-
+        # Local functions that know each other would be a circle, which nothing frees soon in the compiled core.
         if self._sender is None:
-            send(now)
+            self._answer(response, draft, terms, waits, now)
         else:
-            self._sender.after(send, now)
+            self._sender.after(lambda now: self._answer(response, draft, terms, waits, now), now)
+
+    def _answer(self, response: Response, draft: Draft, terms: SessionTerms | None, waited: bool, now: float) -> None:
+        """Send the 2xx, or have it sent once there is a way to the caller again."""
+        if self._way.is_open(lambda now: self._deliver(response, draft, terms, True, now), now):
+            self._deliver(response, draft, terms, waited, now)
+
+    def _deliver(self, response: Response, draft: Draft, terms: SessionTerms | None, waited: bool, now: float) -> None:
+        leg, tx = self._leg, self.tx
+        self._record(response, draft, waited, now)
+        leg.answer(tx, response, now, self._way)
+        if leg.flow.closed:
+            leg.move(tx.flow)
+        leg.keeper.start(terms, now)
 
     def relay_refusal(self, draft: Draft, now: float) -> None:
         """Relay the target's final refusal, with a Reason header that says where it came from."""
