@@ -53,7 +53,7 @@ check: lint pytest ## Linters, types and tests, with the system tools that are t
 
 .PHONY: pytest
 pytest: dev ## Tests alone; arguments by PYTEST_ARGS
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: fuzz
 fuzz: dev ## Coverage-guided fuzzing; FUZZ_S seconds for each target, finds and corpus in FUZZ_DIR
