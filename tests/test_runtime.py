@@ -269,7 +269,7 @@ def test_timer_fires_in_time_never_early_and_follows_earlier_deadlines() -> None
     async def act(world: World) -> None:
         runtime, script, _, peer = world
         begun = time.monotonic()
-        first, second, late = begun + 0.05, begun + 0.1, begun + 300
+        first, second, late = begun + 0.5, begun + 0.8, begun + 300
         wanted = iter([[late], [late, second], [late, second, first]])
         script.on_receive = lambda data, flow: script.deadlines.__setitem__(slice(None), next(wanted))
         for _ in range(3):
