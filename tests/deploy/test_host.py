@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import hatch_build
 from proxy.cli import BAD_SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,35 @@ def test_every_package_of_the_image_is_the_one_that_is_tested(lock: str) -> None
     pins = re.findall(r"^([\w.-]+==\S+)", (ROOT / lock).read_text(), re.MULTILINE)
     assert pins
     assert [pin for pin in pins if f"\n{pin} " not in known] == []
+
+
+def imports(path: Path) -> set[str]:
+    """The names of all modules that a file imports, and of what might be a module among what it imports from them."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            package = ".".join(path.relative_to(ROOT).parts[: -node.level]) + "." if node.level else ""
+            found |= {f"{package}{node.module}", *[f"{package}{node.module}.{alias.name}" for alias in node.names]}
+    return found
+
+
+def test_what_the_core_imports_is_there_when_the_image_compiles_it() -> None:
+    # The compiler looks into all that the core imports, directly or not.
+    left, seen, others = {ROOT / path for path in hatch_build.modules()}, set[Path](), set[str]()
+    while left:
+        path = left.pop()
+        seen.add(path)
+        found = imports(path)
+        others |= {name.partition(".")[0] for name in found}
+        left |= {file for name in found if (file := ROOT / f"{name.replace('.', '/')}.py").exists()} - seen
+    # mypy is told to do without the types of RE2; `compression` is in the standard library of later versions.
+    others -= sys.stdlib_module_names | {"proxy", "re2", "compression"}
+    lock = (ROOT / "requirements" / "compile.lock").read_text()
+    packages = {"backports": "backports-zstd"}
+    assert others >= {"orjson", "backports"}
+    assert [name for name in others if f"\n{packages.get(name, name)}==" not in lock] == []
 
 
 def unit(name: str) -> list[str]:
