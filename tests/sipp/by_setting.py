@@ -174,13 +174,10 @@ def _gone(side: str) -> Case:
     caller, callee = Caller(), Callee()
     caller.call()
     callee.call()
-    lost, there = (caller, callee) if side == "caller" else (callee, caller)
-    why = 'cause=481;text="The other side has lost the call"'
-    lost.take("OPTIONS")
-    lost.answer(481)
-    lost.take_bye(Reason=why)
-    # Who is there may hear the BYE first, if it is slow.
-    there.answer_until_bye("OPTIONS", 200, Reason=why)
+    for script in (caller, callee):
+        script.take("OPTIONS")
+        script.answer(481 if (script is caller) == (side == "caller") else 200)
+        script.take_bye(Reason='cause=481;text="The other side has lost the call"')
     return Case(caller, callee)
 
 
