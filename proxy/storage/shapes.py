@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from proxy.audit.redact import Redactor
@@ -36,24 +37,22 @@ class Sets:
 
     def of_invite(self, lines: list[str]) -> int:
         """The id of an INVITE's shape."""
-        bones = self._skeletons.of(lines)
-        if bones is None:
-            return self.of(invite_shape("\r\n".join(lines)))
-        found = self._invites.get(bones)
-        if found is None:
-            found = self.of(invite_shape("\r\n".join(bones)))
-            _remember(self._invites, bones, found)
-        return found
+        return self._of_message(lines, self._invites, invite_shape)
 
     def of_answer(self, lines: list[str]) -> int:
         """The id of the shape of a final response."""
+        return self._of_message(lines, self._answers, answer_shape)
+
+    def _of_message(
+        self, lines: list[str], known: dict[tuple[str, ...], int], shape: Callable[[str], tuple[str, ...]]
+    ) -> int:
         bones = self._skeletons.of(lines)
         if bones is None:
-            return self.of(answer_shape("\r\n".join(lines)))
-        found = self._answers.get(bones)
+            return self.of(shape("\r\n".join(lines)))
+        found = known.get(bones)
         if found is None:
-            found = self.of(answer_shape("\r\n".join(bones)))
-            _remember(self._answers, bones, found)
+            found = self.of(shape("\r\n".join(bones)))
+            _remember(known, bones, found)
         return found
 
     def of(self, names: tuple[str, ...]) -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,9 @@ class Edge:
         self.socket.settimeout(40)
         self.port: int = self.socket.getsockname()[1]
 
+    def close(self) -> None:
+        self.socket.close()
+
     def requests(self, count: int) -> list[Request]:
         """So many requests, from as many connections as it takes."""
         found: list[Request] = []
@@ -147,21 +150,22 @@ def call_by_tcp(proxy: Trunkline, edge: Edge, number: int) -> tuple[Line, str]:
     return line, (ok.to.tag or "?")[0]
 
 
-def lose_calls(proxy: Trunkline) -> set[str]:
-    """Place calls by TCP, kill a worker; the Call-IDs that got a BYE by a new connection are those of its calls."""
-    edge = Edge()
+def lose_calls(proxy: Trunkline, kept: ExitStack) -> set[str]:
+    """Place calls by TCP, kill a worker; the Call-IDs that got a BYE by a new connection are those of its calls.
+
+    What `kept` closes must be open for as long as the other worker's calls are to go on.
+    """
+    edge = kept.enter_context(closing(Edge()))
     calls: list[tuple[Line, str]] = []
     while len(calls) < 4 or {owner for _, owner in calls} != {"0", "1"}:
         calls.append(call_by_tcp(proxy, edge, len(calls)))
+        kept.callback(calls[-1][0].close)
         assert len(calls) < 40
     os.kill(workers_of(proxy)[1], signal.SIGKILL)
     lost = {f"death{number}" for number, (_, owner) in enumerate(calls) if owner == "1"}
     byes = edge.requests(len(lost))
     assert {(bye.method, bye.get("reason")) for bye in byes} == {("BYE", REASON)}
     assert {bye.call_id for bye in byes} == lost
-    for line, _ in calls:
-        line.close()
-    edge.socket.close()
     return {f"CA{name.removeprefix('death')}" for name in lost}
 
 
@@ -173,8 +177,9 @@ async def test_connections_that_died_with_it_are_made_anew(tmp_path: Path) -> No
     )
     async with OpenAiSim(sim) as openai:
         target = f"sip:proj_x@127.0.0.1:{openai.listeners[0].port};transport=tls"
-        with running_trunkline(tmp_path, target, *FLAGS, "--tls-ca", str(openai.ca_file), config=WARY) as proxy:
-            lost = await asyncio.to_thread(lose_calls, proxy)
+        flags = (*FLAGS, "--tls-ca", str(openai.ca_file))
+        with running_trunkline(tmp_path, target, *flags, config=WARY) as proxy, ExitStack() as kept:
+            lost = await asyncio.to_thread(lose_calls, proxy, kept)
             for _ in range(600):
                 if {one.key for one in openai.records if one.bye_reason == REASON} == lost:
                     break
